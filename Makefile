@@ -1,0 +1,52 @@
+# Every target does its own set-up: a machine with Python >= 3.11 and make is enough.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+export UV_NO_PROGRESS := 1
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench lock fmt clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## make .venv with everything in it; leaves .venv/bin/opdata
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "opdata needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: install    ## start a server, load sample data, show the results (ONCE=1 exits after)
+	@$(BIN)/python -m opdata.demo $(if $(ONCE),--once)
+
+test: install    ## run the whole test suite
+	$(BIN)/pytest
+
+check: install   ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install   ## measure ingestion; QUICK=1 for a short run
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+fmt: install     ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The lock is a hashed requirements file and not uv.lock: see docs/decisions/0002-lock.md.
+lock: install    ## resolve pyproject.toml anew into requirements.lock
+	$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --group dev -o requirements.lock pyproject.toml
+
+clean:           ## remove what the targets made
+	rm -rf $(VENV) demo-data .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

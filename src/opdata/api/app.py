@@ -1,0 +1,215 @@
+"""The ASGI application: what stands in front of every handler, in the order of W4."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Final
+from urllib.parse import unquote
+
+import structlog
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from opdata.api.body import read_body
+from opdata.api.context import Call, Services
+from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
+from opdata.api.errors import Headers, error_reply
+from opdata.api.ops import ops_routes
+from opdata.clock import now_ms
+from opdata.errors import (
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    WireError,
+)
+from opdata.model import Operator, Quota
+from opdata.storage.base import Reply, Taken
+
+_SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_JSON: Final = (b"content-type", b"application/json")
+
+_log = structlog.get_logger("opdata.api")
+
+
+class App:
+    """Routes requests by the endpoint table and answers every one of them in the envelope (W2)."""
+
+    def __init__(self, services: Services, endpoints: Sequence[Endpoint]) -> None:
+        self._router = Router(
+            routes=[*ops_routes(services, endpoints), *_routes(services, endpoints)],
+            redirect_slashes=False,
+            default=_Unrouted(services),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve an HTTP request; paths are matched as they were sent, so an id may hold `%2F` (W9)."""
+        path = scope.get("raw_path") or scope["path"].encode()
+        scope["path"] = path.partition(b"?")[0].decode("ascii", "replace")
+        await self._router(scope, receive, send)
+
+
+class PathEndpoint:
+    """All the endpoints of one path, by method."""
+
+    def __init__(self, services: Services, methods: Mapping[str, Endpoint]) -> None:
+        self._services = services
+        self._methods = dict(methods)
+        self._allowed = tuple(methods)
+        if "GET" in methods:
+            self._methods["HEAD"] = methods["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        endpoint = self._methods.get(scope["method"])
+        exchange = _Exchange(self._services, scope, endpoint.name if endpoint else "unrouted")
+        if endpoint is None:
+            await exchange.refuse(send, MethodNotAllowed(self._allowed))
+        else:
+            await exchange.serve(endpoint, receive, send)
+
+
+class _Unrouted:
+    """Paths that are not in the table."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _Exchange(self._services, scope, "unrouted").refuse(send, NotFound("No such path"))
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, services: Services, scope: Scope, name: str) -> None:
+        self._services = services
+        self._scope = scope
+        self._name = name
+        self._started = time.perf_counter()
+        self._headers = RequestHeaders(scope=scope)
+        self._request_id = _request_id(self._headers.get("x-request-id"))
+        self._operator: Operator | None = None
+        self._answer_headers: Headers = []
+
+    async def serve(self, endpoint: Endpoint, receive: Receive, send: Send) -> None:
+        """Authenticate, read, limit, handle and answer (W4)."""
+        try:
+            reply = await self._handle(endpoint, receive)
+        except WireError as error:
+            await self.refuse(send, error)
+        except ClientDisconnect:
+            self._note(499)
+        except Exception:
+            _log.exception("request_failed", request_id=self._request_id, endpoint=self._name)
+            message = f"Internal server error (request {self._request_id})"
+            await self.refuse(send, InternalError(message))
+        else:
+            if reply.replayed:
+                self._answer_headers.append(("idempotent-replayed", "true"))
+            await self._send(send, reply)
+
+    async def refuse(self, send: Send, error: WireError) -> None:
+        """Answer an error."""
+        reply, headers = error_reply(error)
+        self._answer_headers += headers
+        await self._send(send, reply)
+
+    async def _handle(self, endpoint: Endpoint, receive: Receive) -> Reply:
+        services = self._services
+        operator = await services.authenticator.operator(self._headers.get("authorization"))
+        self._operator = operator
+        body = await read_body(self._headers, receive, services.settings.max_body_bytes)
+        await self._limit(endpoint, operator)
+        call = Call(
+            services=services,
+            operator=operator,
+            method=endpoint.method,
+            path=_below_base(self._scope["path"]),
+            segments=_decoded(self._scope.get("path_params", {})),
+            query=self._scope["query_string"].decode("latin-1"),
+            headers=self._headers,
+            body=body,
+        )
+        return await endpoint.handler(call)
+
+    async def _limit(self, endpoint: Endpoint, operator: Operator) -> None:
+        """Take a request from the operator's quota (W60) and say what is left of it (W61)."""
+        category = endpoint.category
+        quota = operator.limits.get(category) or self._services.quotas[category]
+        at_ms = now_ms()
+        taken = await self._services.store.take(operator.operator_id, category, quota, at_ms)
+        self._answer_headers += _limit_headers(category, quota, taken)
+        if not taken.granted:
+            wait_s = taken.retry_after_s
+            raise RateLimited(category, math.ceil(wait_s), at_ms + math.ceil(wait_s * 1000))
+
+    async def _send(self, send: Send, reply: Reply) -> None:
+        headers = [
+            _JSON,
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"x-request-id", self._request_id.encode()),
+            *((name.encode(), value.encode()) for name, value in self._answer_headers),
+        ]
+        # Counted before it is sent: whoever has the answer finds it in the metrics.
+        self._note(reply.status)
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _note(self, status: int) -> None:
+        seconds = time.perf_counter() - self._started
+        self._services.metrics.request(self._name, status, seconds)
+        _log.info(
+            "request",
+            endpoint=self._name,
+            method=self._scope["method"],
+            status=status,
+            ms=round(seconds * 1000, 2),
+            operator=self._operator.name if self._operator else None,
+            request_id=self._request_id,
+        )
+
+
+def _routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints:
+        for base in ("",) if endpoint.at_root else (BASE_PATH, BASE_ALIAS):
+            paths.setdefault(base + endpoint.path, {})[endpoint.method] = endpoint
+    return [Route(path, PathEndpoint(services, methods)) for path, methods in paths.items()]
+
+
+def _below_base(path: str) -> str:
+    """The path without its base, so that the alias and the base path share idempotency records."""
+    for base in (BASE_PATH, BASE_ALIAS):
+        if path.startswith(base + "/"):
+            return path[len(base) :]
+    return path
+
+
+def _decoded(segments: Mapping[str, str]) -> dict[str, str]:
+    """Percent-decoded path parameters. Raises `NotFound` for bytes that are not UTF-8."""
+    try:
+        return {name: unquote(text, errors="strict") for name, text in segments.items()}
+    except UnicodeDecodeError:
+        message = "No such path: it does not decode to UTF-8"
+        raise NotFound(message) from None
+
+
+def _limit_headers(category: str, quota: Quota, taken: Taken) -> Headers:
+    reset_s = max(1, math.ceil(taken.reset_s))
+    return [
+        ("ratelimit-policy", f'"{category}";q={quota.requests};w={quota.window_s}'),
+        ("ratelimit", f'"{category}";r={taken.remaining};t={reset_s}'),
+    ]
+
+
+def _request_id(sent: str | None) -> str:
+    if sent is not None and _SANE_REQUEST_ID.fullmatch(sent):
+        return sent
+    return uuid.uuid4().hex

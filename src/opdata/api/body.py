@@ -1,0 +1,120 @@
+"""Reading a request body: bounded as it arrives and as it inflates (W10)."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from typing import Final, Protocol
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from opdata.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_GZIP_WINDOW: Final = 31
+_MAX_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB: a frame may not make the server hold more
+_INFLATE_STEP: Final = 1 << 20
+
+
+class _Inflater(Protocol):
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, inflated.
+
+    Raises `UnsupportedMediaType`, `PayloadTooLarge` as soon as the limit is passed, `InvalidInput`
+    for a broken compression, and Starlette's `ClientDisconnect`.
+    """
+    coding = headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "", "gzip", "x-gzip", "zstd"):
+        raise UnsupportedMediaType
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large(int(declared), max_bytes)
+    body = await _receive(receive, max_bytes)
+    if coding in ("gzip", "x-gzip"):
+        return _inflate(body, max_bytes, coding)
+    if coding == "zstd":
+        return _inflate(body, max_bytes, coding)
+    return body
+
+
+def too_large(size: int, max_bytes: int, *, at_least: bool = False) -> PayloadTooLarge:
+    """The answer to a body over the limit; `at_least` when its end was not waited for."""
+    known = f"more than {size - 1:,}" if at_least else f"{size:,}"
+    return PayloadTooLarge(f"The body has {known} bytes; the limit is {max_bytes:,}")
+
+
+async def _receive(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if chunk := message.get("body", b""):
+            size += len(chunk)
+            if size > max_bytes:
+                raise too_large(max_bytes + 1, max_bytes, at_least=True)
+            chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _inflater(coding: str) -> _Inflater:
+    if coding == "zstd":
+        options = {zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG}
+        return zstd.ZstdDecompressor(options=options)
+    return _Gzip()
+
+
+class _Gzip:
+    """zlib's decompressor behind the interface that zstd's has: input is held until it is used."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(wbits=_GZIP_WINDOW)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+def _inflate(body: bytes, max_bytes: int, coding: str) -> bytes:
+    """Inflate all members or frames of a body, in steps, so that a bomb stops at the limit."""
+    inflated = bytearray()
+    rest = body
+    try:
+        while True:
+            inflater = _inflater(coding)
+            while not inflater.eof:
+                step = inflater.decompress(rest, _INFLATE_STEP)
+                rest = b""
+                inflated += step
+                if len(inflated) > max_bytes:
+                    raise too_large(max_bytes + 1, max_bytes, at_least=True)
+                if not step and not inflater.eof:
+                    message = f"The {coding} body ends before its data does"
+                    raise InvalidInput(message)
+            rest = inflater.unused_data
+            if not rest:
+                return bytes(inflated)
+    except (zlib.error, zstd.ZstdError):
+        message = f"The body is not valid {coding}"
+        raise InvalidInput(message) from None

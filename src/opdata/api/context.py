@@ -1,0 +1,209 @@
+"""What a handler is given: the request, whose it is, and the services it may use."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+from starlette.datastructures import Headers
+
+from opdata.api.auth import Authenticator
+from opdata.api.metrics import Metrics
+from opdata.clock import now_ms, parse_ms
+from opdata.config import Settings
+from opdata.errors import InvalidInput, TemplateNotConfigured, Unauthorized
+from opdata.model import Operator, OperatorSettings, Quota
+from opdata.pii import KeyRing, Sealer
+from opdata.storage.base import (
+    Claim,
+    JobDraft,
+    Outcome,
+    Reply,
+    Store,
+    Work,
+    Write,
+)
+from opdata.templates import Template, find_template
+from opdata.wire import encode
+from opdata.wire.decode import malformed_json
+from opdata.wire.text import check_body
+
+P = TypeVar("P", bound=Struct)
+T = TypeVar("T")
+
+CursorInt = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+"""A number in a cursor, kept to what a store's integers hold."""
+
+_MAX_IDEMPOTENCY_KEY_CHARS = 255
+
+
+class Services(Struct, frozen=True):
+    """What a worker process has one of."""
+
+    settings: Settings
+    store: Store
+    key_ring: KeyRing
+    authenticator: Authenticator
+    metrics: Metrics
+    quotas: Mapping[str, Quota]
+
+
+class Call(Struct):
+    """One request to an endpoint, past authentication, size and rate limits (W4).
+
+    `path` is the path below the base path as it was sent, `segments` its decoded parameters.
+    """
+
+    services: Services
+    operator: Operator
+    method: str
+    path: str
+    segments: Mapping[str, str]
+    query: str
+    headers: Headers
+    body: bytes
+    now_ms: int = msgspec.field(default_factory=now_ms)
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self.services.store
+
+    @property
+    def sealer(self) -> Sealer:
+        """The operator's sealer."""
+        return self.services.key_ring.sealer(self.operator)
+
+    @property
+    def external_id(self) -> str:
+        """The path's external id."""
+        return self.segments["externalId"]
+
+    @property
+    def is_ndjson(self) -> bool:
+        """Whether the body is NDJSON (W10)."""
+        kind = self.headers.get("content-type", "").partition(";")[0]
+        return kind.strip().lower() == "application/x-ndjson"
+
+    def params(self, kind: type[P]) -> P:
+        """The query parameters. Raises `InvalidInput` naming the one that is not right."""
+        pairs = parse_qsl(self.query, keep_blank_values=True)
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            message = "A query parameter is given twice"
+            raise InvalidInput(message)
+        try:
+            return msgspec.convert(given, kind, strict=False)
+        except msgspec.ValidationError as error:
+            message = f"Query parameters: {_located(error)}"
+            raise InvalidInput(message) from None
+
+    async def template(self) -> Template:
+        """The operator's template. Raises `TemplateNotConfigured`."""
+        chosen = self.operator.settings
+        if chosen.template_id is None:
+            # Set a moment ago through another process, perhaps: its absence is never remembered.
+            chosen = await self.current_settings()
+        template = find_template(chosen.template_id) if chosen.template_id else None
+        if template is None:
+            raise TemplateNotConfigured
+        return template
+
+    async def current_settings(self) -> OperatorSettings:
+        """The operator's settings as they are in the store."""
+        operator = await self.store.operator(self.operator.operator_id)
+        if operator is None:
+            raise Unauthorized
+        return operator.settings
+
+    async def write(
+        self,
+        work: Work,
+        finish: Callable[[Outcome], Reply],
+        *,
+        job: JobDraft | None = None,
+        dry_run: bool = False,
+    ) -> Reply:
+        """Hand work to the store under the request's Idempotency-Key, if it has one (W40)."""
+        return await self.store.write(
+            Write(
+                self.operator.operator_id,
+                self.now_ms,
+                work,
+                finish,
+                claim=None if dry_run else self._claim(),
+                job=job,
+                dry_run=dry_run,
+            )
+        )
+
+    def _claim(self) -> Claim | None:
+        key = self.headers.get("idempotency-key")
+        if key is None:
+            return None
+        key = key.strip()
+        if len(key) >= 2 and key[0] == key[-1] == '"':  # noqa: PLR2004 - a pair of quotes
+            key = key[1:-1]
+        if not (1 <= len(key) <= _MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
+            message = (
+                f"Idempotency-Key must have 1 to {_MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters"
+            )
+            raise InvalidInput(message)
+        if " " in key:
+            message = "Idempotency-Key must not have spaces"
+            raise InvalidInput(message)
+        return Claim(self.method, self.path, key, self.sealer.fingerprint(b"request", self.body))
+
+
+def convert(body: bytes, kind: type[T]) -> T:
+    """A body as a struct of the wire's. Raises `InvalidInput` naming the member."""
+    try:
+        return msgspec.json.decode(check_body(body), type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(_located(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed_json(error) from None
+
+
+def ok(data: Any, status: int = 200) -> Reply:
+    """A success with this `data`."""
+    return Reply(status, encode.success(data))
+
+
+def time_param(name: str, text: str | None) -> int | None:
+    """A query parameter that is a time, in milliseconds. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    at_ms = parse_ms(text)
+    if at_ms is None:
+        message = f"Query parameter {name!r} must be an RFC 3339 time such as 2026-04-06T12:00:01.500Z"
+        raise InvalidInput(message)
+    return at_ms
+
+
+def make_cursor(position: Any) -> str:
+    """Where a page ended, opaque to the client."""
+    return base64.urlsafe_b64encode(encode.encode(position)).decode().rstrip("=")
+
+
+def read_cursor(cursor: str | None, kind: type[T]) -> T | None:
+    """Where to go on. Raises `InvalidInput` for anything `make_cursor` did not make."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(text, type=kind)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        message = "Query parameter 'cursor' is not one that this endpoint gave"
+        raise InvalidInput(message) from None
+
+
+def _located(error: msgspec.ValidationError) -> str:
+    """msgspec's words with the member's name in ours: they hold types and limits, no values."""
+    text, _, place = str(error).partition(" - at `$.")
+    return f'Field "{place.rstrip("`")}": {text}' if place else text

@@ -1,0 +1,51 @@
+"""One row of the endpoint table: route, rate category, body, answers and errors in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from opdata.errors import WireError
+from opdata.model import RateCategory
+
+if TYPE_CHECKING:
+    from opdata.api.context import Call
+    from opdata.storage.base import Reply
+
+Handler = Callable[["Call"], Awaitable["Reply"]]
+
+BASE_PATH = "/operator-data-api"
+BASE_ALIAS = "/functions/v1/operator-data-api"
+
+
+class Endpoint(Struct, frozen=True):
+    """A method on a path, below the base path unless `at_root`.
+
+    `path` has `{name}` for one percent-decoded segment. `body` is the type of the request's JSON
+    (None: no body), `answers` the type of `data` by success status, `params` the query parameters,
+    `errors` what can be answered beyond `UNAUTHORIZED`, `RATE_LIMITED`, `INTERNAL_ERROR` and
+    `UNAVAILABLE`. The handler's docstring is the description in the OpenAPI document.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    category: RateCategory
+    tag: str
+    summary: str
+    answers: dict[int, object]
+    errors: tuple[type[WireError], ...] = ()
+    params: type[Struct] | None = None
+    body: object | None = None
+    ndjson: bool = False
+    """The body may also be NDJSON, one item a line (W10)."""
+    idempotent: bool = False
+    """The endpoint honours Idempotency-Key (W40)."""
+    at_root: bool = False
+
+    @property
+    def name(self) -> str:
+        """The handler's name: operationId, and the label of metrics and logs."""
+        return self.handler.__name__

@@ -1,0 +1,85 @@
+"""Operations: health, readiness, metrics, the OpenAPI document and its page (WIRE.md §8)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from opdata import __version__
+from opdata.api import docs_page
+from opdata.api.context import Services
+from opdata.api.endpoint import Endpoint
+from opdata.api.metrics import CONTENT_TYPE
+from opdata.api.openapi import document
+from opdata.errors import OpdataError
+from opdata.wire import encode
+
+Page = Callable[[Request], Awaitable[Response]]
+
+_log = structlog.get_logger("opdata.api")
+
+
+def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
+    """The routes beside the API's own. None needs a key; some want the ops token when it is set."""
+    openapi = encode.encode(document(endpoints, version=__version__))
+
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_request: Request) -> Response:
+        try:
+            await services.store.ping()
+        except OpdataError as error:
+            _log.warning("not_ready", reason=error.message)
+            return JSONResponse({"status": "unavailable"}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_request: Request) -> Response:
+        return Response(services.metrics.exposition(), media_type=CONTENT_TYPE)
+
+    async def openapi_json(_request: Request) -> Response:
+        return Response(openapi, media_type="application/json")
+
+    async def docs(_request: Request) -> Response:
+        return Response(docs_page.PAGE, media_type="text/html", headers=docs_page.HEADERS)
+
+    async def docs_asset(request: Request) -> Response:
+        found = docs_page.asset(request.path_params["name"])
+        if found is None:
+            return Response(status_code=404)
+        content, media_type, headers = found
+        return Response(content, media_type=media_type, headers=headers)
+
+    guard = _guard(services.settings.ops_token)
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", guard(metrics)),
+        Route("/openapi.json", guard(openapi_json)),
+        Route("/docs", guard(docs)),
+        Route("/docs/{name}", guard(docs_asset)),
+    ]
+
+
+def _guard(token: str) -> Callable[[Page], Page]:
+    """Let only the bearer of the token through; everybody when there is none."""
+
+    def guarded(page: Page) -> Page:
+        async def answer(request: Request) -> Response:
+            shown = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+                return JSONResponse(
+                    {"error": "this page wants the ops token"},
+                    status_code=401,
+                    headers={"www-authenticate": "Bearer"},
+                )
+            return await page(request)
+
+        return answer if token else page
+
+    return guarded

@@ -1,0 +1,128 @@
+"""The endpoint table: router, rate category, error list and OpenAPI document in one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from opdata.api import account, batch, single
+from opdata.api.endpoint import Endpoint
+from opdata.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    InvalidInput,
+    NotFound,
+    PayloadTooLarge,
+    TemplateNotConfigured,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from opdata.model import MAX_BATCH_ENTITIES, MAX_BATCH_EVENTS, MAX_BATCH_STATES
+from opdata.wire import schema
+
+_BODY: Final = (InvalidInput, PayloadTooLarge, UnsupportedMediaType)
+_WRITE: Final = (*_BODY, Conflict, IdempotencyKeyReused)
+_ITEM: Final = (*_WRITE, TemplateNotConfigured)
+_ENTITIES: Final = Annotated[
+    list[schema.EntityItem], Meta(min_length=1, max_length=MAX_BATCH_ENTITIES)
+]
+_EVENTS: Final = Annotated[list[schema.EventItem], Meta(min_length=1, max_length=MAX_BATCH_EVENTS)]
+_STATES: Final = Annotated[list[schema.StateItem], Meta(min_length=1, max_length=MAX_BATCH_STATES)]
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    Endpoint(
+        "POST", "/batch/entities", batch.batch_entities, "ingest:batch", "Batch",
+        "Upsert up to 1,000 entities", {200: schema.EntityBatchOut}, _ITEM,
+        params=schema.BatchParams, body=_ENTITIES, ndjson=True, idempotent=True,
+    ),
+    Endpoint(
+        "POST", "/batch/events", batch.batch_events, "ingest:batch", "Batch",
+        "Append up to 5,000 events", {200: schema.BatchOut}, _ITEM,
+        params=schema.BatchParams, body=_EVENTS, ndjson=True, idempotent=True,
+    ),
+    Endpoint(
+        "POST", "/batch/states", batch.batch_states, "ingest:batch", "Batch",
+        "Set up to 1,000 states", {200: schema.BatchOut}, _ITEM,
+        params=schema.BatchParams, body=_STATES, ndjson=True, idempotent=True,
+    ),
+    Endpoint(
+        "GET", "/batch/jobs", batch.list_jobs, "read", "Jobs",
+        "List jobs", {200: schema.JobPage}, (InvalidInput,), params=schema.JobsParams,
+    ),
+    Endpoint(
+        "GET", "/batch/jobs/{jobId}", batch.get_job, "read", "Jobs",
+        "Get a job", {200: schema.JobOut}, (NotFound,),
+    ),
+    Endpoint(
+        "POST", "/entities", single.post_entity, "ingest:write", "Entities",
+        "Upsert an entity", {201: schema.EntityAck, 200: schema.EntityAck},
+        (*_ITEM, ValidationFailed), body=schema.EntityItem, idempotent=True,
+    ),
+    Endpoint(
+        "GET", "/entities", single.list_entities, "read", "Entities",
+        "List entities", {200: schema.EntityPage}, (InvalidInput,), params=schema.EntitiesParams,
+    ),
+    Endpoint(
+        "GET", "/entities/{externalId}", single.get_entity, "read", "Entities",
+        "Get an entity", {200: schema.EntityOut}, (NotFound,),
+    ),
+    Endpoint(
+        "DELETE", "/entities/{externalId}", single.delete_entity, "ingest:write", "Entities",
+        "Erase an entity", {200: schema.DeletedOut}, (*_WRITE, NotFound), idempotent=True,
+    ),
+    Endpoint(
+        "POST", "/entities/{externalId}/events", single.post_event, "ingest:write", "Events",
+        "Append an event", {201: schema.EventAck, 200: schema.EventAck},
+        (*_ITEM, ValidationFailed, NotFound), body=schema.EventDraft, idempotent=True,
+    ),
+    Endpoint(
+        "GET", "/entities/{externalId}/events", single.list_events, "read", "Events",
+        "List an entity's events", {200: schema.EventPage}, (InvalidInput, NotFound),
+        params=schema.EventsParams,
+    ),
+    Endpoint(
+        "PUT", "/entities/{externalId}/state/{key}", single.put_state, "ingest:write", "States",
+        "Set a state", {200: schema.StateAck}, (*_ITEM, ValidationFailed, NotFound),
+        body=Any, idempotent=True,
+    ),
+    Endpoint(
+        "GET", "/entities/{externalId}/state", single.list_states, "read", "States",
+        "List an entity's states", {200: list[schema.StateOut]}, (NotFound,),
+    ),
+    Endpoint(
+        "GET", "/entities/{externalId}/state/{key}", single.get_state, "read", "States",
+        "Get a state", {200: schema.StateOut}, (NotFound,),
+    ),
+    Endpoint(
+        "GET", "/templates", account.list_templates, "read", "Settings",
+        "List templates", {200: list[schema.TemplateOut]},
+    ),
+    Endpoint(
+        "GET", "/settings", account.get_settings, "admin", "Settings",
+        "Get the settings", {200: schema.SettingsOut},
+    ),
+    Endpoint(
+        "PUT", "/settings", account.put_settings, "admin", "Settings",
+        "Change the settings", {200: schema.SettingsOut}, _WRITE,
+        body=schema.SettingsChange, idempotent=True,
+    ),
+    Endpoint(
+        "POST", "/api-keys", account.create_key, "admin", "Keys",
+        "Create a key", {201: schema.KeyCreated}, _BODY, body=schema.KeyDraft, at_root=True,
+    ),
+    Endpoint(
+        "GET", "/api-keys", account.list_keys, "admin", "Keys",
+        "List keys", {200: list[schema.KeyOut]}, at_root=True,
+    ),
+    Endpoint(
+        "PATCH", "/api-keys", account.relabel_key, "admin", "Keys",
+        "Relabel a key", {200: schema.KeyOut}, (*_BODY, NotFound),
+        body=schema.KeyChange, at_root=True,
+    ),
+    Endpoint(
+        "DELETE", "/api-keys", account.revoke_key, "admin", "Keys",
+        "Revoke a key", {200: schema.KeyOut}, (*_BODY, NotFound, Conflict),
+        params=schema.KeyParams, at_root=True,
+    ),
+)  # fmt: skip

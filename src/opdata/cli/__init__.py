@@ -1,0 +1,81 @@
+"""The command line: the commands by name, and how errors become a line and an exit code.
+
+A command's module is imported when the command is used: `opdata --help` must not pay for the
+database driver, the web server or DuckDB.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+
+from opdata.cli.exits import Exit, exit_of, explain
+from opdata.cli.output import fail, is_terminal
+from opdata.errors import OpdataError
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - start-up time
+
+    return f"opdata {version('opdata')}"
+
+
+app = App(
+    name="opdata",
+    help="Self-hostable Operator Data API: serve it, load data into it, look after it.",
+    help_epilogue="opdata COMMAND --help shows a command's flags.",
+    help_formatter="default" if is_terminal(sys.stdout) else "plain",
+    version=_version,
+    default_parameter=Parameter(negative=()),
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+)
+app.command("opdata.cli.serve:serve", help="Run the server until SIGTERM or Ctrl-C.")
+app.command(
+    "opdata.cli.load:app", name="load", help="Load entities, events or states from files into a server."
+)
+app.command("opdata.cli.operators:app", name="operators", help="Create and list operators, and set their limits.")
+app.command("opdata.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
+app.command("opdata.cli.jobs:app", name="jobs", help="List batch jobs and show what became of one.")
+app.command("opdata.cli.db:app", name="db", help="Migrate and check the database.")
+app.command("opdata.cli.doctor:doctor", help="Check this installation and say what to do about what is wrong.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code. `arguments` defaults to the process's own."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A check mark must not end a command in a terminal that cannot show one.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(tokens)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        fail(_usage_message(error))
+        return Exit.USAGE
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except (OpdataError, OSError) as error:
+        fail(explain(error))
+        return exit_of(error)
+    return Exit.OK if code is None else int(code)
+
+
+def _usage_message(error: CycloptsError) -> str:
+    message = " ".join(str(error).split())
+    if isinstance(error, UnknownOptionError):
+        from opdata.cli.settings_flags import SECRETS, environment_variable, flag  # noqa: PLC0415 - start-up time
+
+        for name in SECRETS:
+            if error.token.keyword == flag(name):
+                return f"{flag(name)} is no flag, because other users can read it; set {environment_variable(name)}"
+    command = " ".join(("opdata", *(error.command_chain or ())))
+    return f"{message} See: {command} --help"

@@ -1,0 +1,113 @@
+"""`opdata db`: migrate and check the database."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from opdata.cli.exits import Exit
+from opdata.cli.output import note, print_fields, print_json
+from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
+from opdata.errors import ConfigError, StartupError
+from opdata.storage.base import StoreReport
+from opdata.storage.sqlite import migrate_sqlite
+
+_KIB = 1024
+
+app = App(name="db", help="Migrate and check the database.")
+
+
+@app.command
+async def migrate(
+    *, dry_run: bool = False, database: Database = DEFAULT_DATABASE, as_json: AsJson = False
+) -> None:
+    """Bring the database to this version's schema, creating it if there is none.
+
+    `opdata serve` does the same when it starts. Safe to run twice, and from several machines at once.
+
+    Parameters
+    ----------
+    dry_run
+        Print what would be applied and change nothing.
+    """
+    settings = database.settings()
+    names = await migrate_sqlite(
+        settings.database_url, busy_timeout_s=settings.busy_timeout_s, dry_run=dry_run
+    )
+    if as_json:
+        print_json({"pending" if dry_run else "applied": names})
+        return
+    for name in names:
+        print(f"{'pending' if dry_run else 'applied'} {name}")
+    if not names:
+        note("The schema is up to date.")
+
+
+@app.command
+async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> Exit:
+    """Inspect the database: schema, integrity, sizes; exit code 1 when something is wrong.
+
+    Reads the whole file, so a large database takes a while. The server may be running.
+    """
+    settings = database.settings()
+    try:
+        async with opened(settings) as store:
+            report = await store.report()
+    except ConfigError:
+        raise
+    except StartupError as error:
+        # A database that is missing, damaged, foreign or of another version is a finding, too.
+        report = _unopened(settings.database_url, str(error))
+    if as_json:
+        print_json(
+            {
+                "ok": not report.problems,
+                "store": report.store,
+                "location": report.location,
+                "version": report.version,
+                "applied": report.applied,
+                "pending": report.pending,
+                "sizeBytes": report.size_bytes,
+                "rows": report.rows,
+                "problems": report.problems,
+            }
+        )
+        return Exit.PROBLEM if report.problems else Exit.OK
+    print_fields(
+        [
+            ("Database", report.location),
+            ("Store", f"{report.store} {report.version}".strip()),
+            ("Schema", report.applied[-1] if report.applied else "-"),
+            ("Size", size_text(report.size_bytes)),
+            *((table, f"{count:,} rows") for table, count in report.rows.items()),
+        ]
+    )
+    for problem in report.problems:
+        print(f"✗ {problem}")
+    if not report.problems:
+        print("✓ No problems found.")
+    return Exit.PROBLEM if report.problems else Exit.OK
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people: `12.3 MiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size_bytes < _KIB:
+            break
+        size_bytes /= _KIB
+    else:
+        unit = "TiB"
+    return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+
+
+def _unopened(url: str, problem: str) -> StoreReport:
+    store, _, path = url.partition("://")
+    return StoreReport(
+        store=store,
+        location=path.removeprefix("/"),
+        version="",
+        applied=[],
+        pending=[],
+        size_bytes=0,
+        rows={},
+        problems=[problem],
+    )

@@ -1,0 +1,166 @@
+"""`opdata jobs`: list batch jobs and show what became of one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from opdata.cli.exits import UnknownName
+from opdata.cli.output import note, print_fields, print_json, print_table
+from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened, operator_named
+from opdata.clock import format_ms
+from opdata.errors import ConfigError
+from opdata.model import MAX_PAGE_ITEMS, Job, JobStatus, JobType, Operator
+from opdata.storage.base import JobQuery, Store
+
+_ERRORS_SHOWN = 20
+
+app = App(name="jobs", help="List batch jobs and show what became of one.")
+
+OfOperator = Annotated[
+    str | None, Parameter(name="--operator", help="Only this operator's, by its name.")
+]
+
+
+@app.command(name="list")
+async def list_(
+    *,
+    operator: OfOperator = None,
+    status: JobStatus | None = None,
+    type_: Annotated[JobType | None, Parameter(name="--type")] = None,
+    limit: int = 20,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first.
+
+    Parameters
+    ----------
+    status
+        Only jobs in this status.
+    type_
+        Only jobs of this type.
+    limit
+        How many at most, 1 to 1,000.
+    """
+    if not 1 <= limit <= MAX_PAGE_ITEMS:
+        message = f"--limit must be 1 to {MAX_PAGE_ITEMS}, not {limit}"
+        raise ConfigError(message)
+    async with opened(database.settings()) as store:
+        owner = await operator_named(store, operator) if operator is not None else None
+        names = {each.operator_id: each.name for each in await store.operators()}
+        query = JobQuery(
+            limit=limit, operator_id=owner.operator_id if owner else None, status=status, type=type_
+        )
+        jobs = await store.jobs(query)
+    if as_json:
+        print_json([_record(job, names[job.operator_id]) for job in jobs])
+        return
+    if not jobs:
+        note("No jobs.")
+        return
+    print_table(
+        ["ID", "OPERATOR", "TYPE", "STATUS", "PROGRESS", "SUCCEEDED", "FAILED", "CREATED"],
+        [
+            [
+                job.job_id,
+                names[job.operator_id],
+                job.type,
+                job.status,
+                f"{job.progress} %",
+                *_counts(job),
+                format_ms(job.created_at_ms),
+            ]
+            for job in jobs
+        ],
+    )
+
+
+@app.command
+async def show(
+    job_id: str,
+    /,
+    *,
+    operator: OfOperator = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job and the items it refused.
+
+    Parameters
+    ----------
+    job_id
+        The job's id, `job_…`.
+    """
+    async with opened(database.settings()) as store:
+        if operator is not None:
+            owners = [await operator_named(store, operator)]
+        else:
+            owners = list(await store.operators())
+        owner, job = await _find(store, owners, job_id)
+    if as_json:
+        print_json(_record(job, owner.name))
+        return
+    output = _output(job)
+    errors = output.get("errors", [])
+    succeeded, failed = _counts(job)
+    print_fields(
+        [
+            ("Job", job.job_id),
+            ("Operator", owner.name),
+            ("Type", job.type),
+            ("Status", f"{job.status}, {job.progress} %"),
+            ("Created", format_ms(job.created_at_ms)),
+            ("Completed", "-" if job.completed_at_ms is None else format_ms(job.completed_at_ms)),
+            ("Succeeded", succeeded),
+            ("Failed", failed),
+            ("Error", f"{job.error.code}: {job.error.message}" if job.error else "-"),
+        ]
+    )
+    if not errors:
+        return
+    print()
+    print_table(
+        ["INDEX", "EXTERNAL ID", "CODE", "MESSAGE"],
+        [
+            [str(each["index"]), each["externalId"] or "-", each["code"], each["message"]]
+            for each in errors[:_ERRORS_SHOWN]
+        ],
+    )
+    if len(errors) > _ERRORS_SHOWN:
+        note(f"{len(errors) - _ERRORS_SHOWN} more refused items: --json shows them all.")
+
+
+async def _find(store: Store, owners: list[Operator], job_id: str) -> tuple[Operator, Job]:
+    for owner in owners:
+        if (job := await store.job(owner.operator_id, job_id)) is not None:
+            return owner, job
+    whose = f"Operator {owners[0].name} has no" if len(owners) == 1 else "There is no"
+    message = f"{whose} job {job_id!r}; opdata jobs list shows the newest ones"
+    raise UnknownName(message)
+
+
+def _output(job: Job) -> dict[str, Any]:
+    return {} if job.output is None else msgspec.json.decode(job.output, type=dict[str, Any])
+
+
+def _counts(job: Job) -> tuple[str, str]:
+    output = _output(job)
+    return str(output.get("succeeded", "-")), str(output.get("failed", "-"))
+
+
+def _record(job: Job, operator: str) -> dict[str, object]:
+    """The job as the API shows it (W29), and whose it is."""
+    return {
+        "id": job.job_id,
+        "operator": operator,
+        "type": job.type,
+        "status": job.status,
+        "progress": job.progress,
+        "output": None if job.output is None else msgspec.Raw(job.output.encode()),
+        "error": job.error,
+        "created_at": format_ms(job.created_at_ms),
+        "completed_at": None if job.completed_at_ms is None else format_ms(job.completed_at_ms),
+    }

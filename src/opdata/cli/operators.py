@@ -1,0 +1,145 @@
+"""`opdata operators`: create and list operators, and set their limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from opdata.cli.output import note, print_json, print_table
+from opdata.cli.stores import (
+    DEFAULT_DATABASE,
+    AsJson,
+    Database,
+    database_flags,
+    opened,
+    operator_named,
+)
+from opdata.clock import format_ms, now_ms
+from opdata.config import parse_quota
+from opdata.errors import ConfigError
+from opdata.model import RATE_CATEGORIES, Operator, Quota
+
+MAX_NAME_CHARS = 100
+
+app = App(name="operators", help="Create and list operators, and set their limits.")
+
+
+@app.command
+async def create(name: str, /, *, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
+    """Create an operator; exit code 1 when the name is taken.
+
+    Parameters
+    ----------
+    name
+        What to call the operator in commands and logs; clients never see it.
+    """
+    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
+        message = f"An operator's name is 1 to {MAX_NAME_CHARS} printable characters, not {name!r}"
+        raise ConfigError(message)
+    settings = database.settings()
+    async with opened(settings) as store:
+        operator = await store.create_operator(name, key_salt=os.urandom(32), now_ms=now_ms())
+    if as_json:
+        print_json(_record(operator))
+        return
+    print(f"Created operator {name}.")
+    note(f"Give it a key: opdata keys create --operator {name}{database_flags(settings)}")
+
+
+@app.command(name="list")
+async def list_(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
+    """List the operators."""
+    async with opened(database.settings()) as store:
+        operators = await store.operators()
+    if as_json:
+        print_json([_record(operator) for operator in operators])
+        return
+    if not operators:
+        note("No operators yet. Create one: opdata operators create NAME")
+        return
+    print_table(
+        ["NAME", "TEMPLATE", "RETENTION", "LIMITS", "CREATED"],
+        [
+            [
+                operator.name,
+                operator.settings.template_id or "-",
+                _days(operator.settings.data_retention_days),
+                ", ".join(f"{c}={text}" for c, text in _texts(operator.limits).items()) or "-",
+                format_ms(operator.created_at_ms),
+            ]
+            for operator in operators
+        ],
+    )
+
+
+@app.command
+async def limits(
+    name: str,
+    /,
+    *,
+    changes: Annotated[Sequence[str], Parameter(name="--set")] = (),
+    clear: bool = False,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Show an operator's rate limits, or change them.
+
+    Running servers follow within 5 seconds.
+
+    Parameters
+    ----------
+    name
+        The operator.
+    changes
+        A limit of its own, such as `ingest:batch=6000/60s`; once for each category.
+    clear
+        Drop its own limits first: what is not `--set` is the server's again.
+    """
+    wanted = dict(map(_parse_limit, changes))
+    settings = database.settings()
+    async with opened(settings) as store:
+        operator = await operator_named(store, name)
+        own: Mapping[str, Quota] = operator.limits
+        if clear or wanted:
+            own = ({} if clear else operator.limits) | wanted
+            await store.set_limits(operator.operator_id, own)
+    effective = settings.quotas | own
+    if as_json:
+        print_json({"operator": name, "limits": _texts(own), "effective": _texts(effective)})
+        return
+    print_table(
+        ["CATEGORY", "LIMIT", "SET BY"],
+        [
+            [category, text, "operator" if category in own else "server"]
+            for category, text in _texts(effective).items()
+        ],
+    )
+
+
+def _parse_limit(text: str) -> tuple[str, Quota]:
+    category, equals, quota = text.partition("=")
+    if not equals or category not in RATE_CATEGORIES:
+        message = f"--set reads CATEGORY=requests/seconds with a category of {', '.join(RATE_CATEGORIES)}, not {text!r}"
+        raise ConfigError(message)
+    return category, parse_quota(quota)
+
+
+def _texts(quotas: Mapping[str, Quota]) -> dict[str, str]:
+    return {category: f"{quota.requests}/{quota.window_s}s" for category, quota in quotas.items()}
+
+
+def _days(days: int | None) -> str:
+    return "-" if days is None else f"{days} days"
+
+
+def _record(operator: Operator) -> dict[str, object]:
+    return {
+        "name": operator.name,
+        "templateId": operator.settings.template_id,
+        "dataRetentionDays": operator.settings.data_retention_days,
+        "limits": _texts(operator.limits),
+        "createdAt": format_ms(operator.created_at_ms),
+    }

@@ -1,0 +1,73 @@
+"""What commands print: tables and lines for people, JSON for programs.
+
+Results go to standard output, everything said about them to standard error, so that
+`KEY=$(opdata keys create …)` holds the key and nothing else. Rich is loaded only for a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import msgspec
+
+_GAP = "  "
+
+
+def print_json(value: object) -> None:
+    """Print `value` as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under headings: a Rich table on a terminal, aligned columns elsewhere."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    if is_terminal(sys.stdout):
+        from rich.console import Console  # noqa: PLC0415 - start-up time
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(*headings, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(highlight=False).print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    for row in (headings, *cells):
+        print(_GAP.join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Print one record, a name and a value a line."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        print(f"{name:{width}}{_GAP}{visible(value)}".rstrip())
+
+
+def note(message: str) -> None:
+    """Say something to whoever is watching, apart from the result."""
+    print(message, file=sys.stderr)
+
+
+def fail(message: str) -> None:
+    """Say in one line why the command stops."""
+    print(f"opdata: {visible(message)}", file=sys.stderr)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at the stream; False for one that is closed."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def visible(text: str) -> str:
+    """The text with unprintable characters escaped.
+
+    Labels and ids come from clients, and a terminal obeys control characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,82 @@
+"""What the commands that work on a database share: its flags, opening it, finding an operator."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from opdata import storage
+from opdata.cli.exits import UnknownName
+from opdata.config import Settings, load_settings
+from opdata.model import Operator
+from opdata.storage.base import Store
+
+_NAMES_IN_HINT = 10
+
+
+# Cyclopts takes flags apart from dataclasses, not from msgspec structs.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """Which database a command works on; fields are named after those of `Settings`."""
+
+    db: Annotated[
+        str | None,
+        Parameter(help="Database URL, `sqlite:///path`. Unset: `opdata.db` in the data directory."),
+    ] = None
+    data_dir: Annotated[
+        str | None,
+        Parameter(help="Where the embedded database and the master key live."),
+    ] = None
+
+    def settings(self) -> Settings:
+        """The settings of this process under these flags. Raises `ConfigError`."""
+        return load_settings(asdict(self))
+
+
+DEFAULT_DATABASE = Database()
+
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Store]:
+    """The store of an existing, migrated database; beside a running server is fine.
+
+    Never creates one: a mistyped path is an error and not a new, empty database.
+    """
+    store = await storage.open_store(
+        settings.database_url, busy_timeout_s=settings.busy_timeout_s, migrate=False
+    )
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def operator_named(store: Store, name: str) -> Operator:
+    """The operator of that name. Raises `UnknownName`, naming those there are."""
+    operators = await store.operators()
+    for operator in operators:
+        if operator.name == name:
+            return operator
+    names = [operator.name for operator in operators]
+    if not names:
+        message = f"No operator is named {name!r}; there are none yet. Run: opdata operators create {name}"
+    elif len(names) > _NAMES_IN_HINT:
+        message = f"No operator is named {name!r}; opdata operators list shows the {len(names)} there are"
+    else:
+        message = f"No operator is named {name!r}; there is {', '.join(names)}"
+    raise UnknownName(message)
+
+
+def database_flags(settings: Settings) -> str:
+    """The flags, with a space before, that make another command work on the same database."""
+    default = Settings()
+    given = [("--db", settings.db, default.db), ("--data-dir", settings.data_dir, default.data_dir)]
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value, plain in given if value != plain)

@@ -1,0 +1,34 @@
+"""Time on the wire: milliseconds since the epoch to and from RFC 3339 text (W6)."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WITHOUT_ZONE = _EPOCH.replace(tzinfo=None)
+_MS = timedelta(milliseconds=1)
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
+)
+
+
+def now_ms() -> int:
+    """The present, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def format_ms(at_ms: int) -> str:
+    """`2026-04-06T12:00:01.500Z`: always UTC, always milliseconds (W6)."""
+    return (_EPOCH_WITHOUT_ZONE + at_ms * _MS).isoformat(timespec="milliseconds") + "Z"
+
+
+def parse_ms(text: str) -> int | None:
+    """An RFC 3339 timestamp in milliseconds, finer digits cut off; None when it is not one."""
+    if _RFC3339.fullmatch(text) is None:
+        return None
+    try:
+        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MS
+    except (ValueError, OverflowError):
+        return None

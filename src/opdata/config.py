@@ -1,0 +1,126 @@
+"""Settings of a process: flags win over `OPDATA_*`, over `opdata.toml`, over the defaults here.
+
+The table in docs/configuration.md is checked against this page by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from opdata.errors import ConfigError
+from opdata.model import RATE_CATEGORIES, Quota
+
+CONFIG_FILE = "opdata.toml"
+MIN_BODY_BYTES = 64 * 1024
+
+_QUOTA = re.compile(r"(?P<requests>[0-9]{1,9})/(?P<window_s>[0-9]{1,6})s?")
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a server can be told. Each field is a flag, an environment variable and a TOML key."""
+
+    db: str = ""
+    """Database URL, `sqlite:///path`. Empty: `opdata.db` in the data directory."""
+    data_dir: str = "./opdata-data"
+    """Where the embedded database and the master key live."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8080
+    """Port to listen on; 0 picks a free one."""
+    workers: int = 1
+    """Server processes that share the port."""
+    max_body_bytes: int = 16 * 1024 * 1024
+    """Largest request body in bytes, as sent and inflated (W10)."""
+    limit_batch: str = "1200/60s"
+    """Quota of `ingest:batch`: requests/seconds (W60)."""
+    limit_write: str = "12000/60s"
+    """Quota of `ingest:write`."""
+    limit_read: str = "12000/60s"
+    """Quota of `read`."""
+    limit_admin: str = "300/60s"
+    """Quota of `admin`."""
+    master_key: str = field(default="")
+    """Master key, 64 hex digits. Empty: the file `master.key` in the data directory."""
+    ops_token: str = field(default="")
+    """When set, /metrics, /openapi.json and /docs want it as a bearer token."""
+    auth_cache_s: float = 2.0
+    """How long a worker trusts a key it has looked up, seconds, 0 to 5 (W3)."""
+    busy_timeout_s: float = 10.0
+    """How long a write waits for another process's write before 503, seconds."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON elsewhere."""
+
+    @property
+    def database_url(self) -> str:
+        """The URL of the database in use."""
+        return self.db or f"sqlite:///{Path(self.data_dir) / 'opdata.db'}"
+
+    @property
+    def quotas(self) -> dict[str, Quota]:
+        """The server's quota of each rate category."""
+        texts = (self.limit_batch, self.limit_write, self.limit_read, self.limit_admin)
+        return {c: parse_quota(t) for c, t in zip(RATE_CATEGORIES, texts, strict=True)}
+
+
+def parse_quota(text: str) -> Quota:
+    """`1200/60s` or `1200/60` as a `Quota`. Raises `ConfigError`."""
+    match = _QUOTA.fullmatch(text.strip())
+    if match is None or not int(match["requests"]) or not int(match["window_s"]):
+        raise ConfigError(f"A quota reads requests/seconds, such as 1200/60s, not {text!r}")
+    return Quota(int(match["requests"]), int(match["window_s"]))
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    directory: Path = Path(),
+) -> Settings:
+    """Settle the settings; flags that are None count as not given. Raises `ConfigError`."""
+    merged: dict[str, Any] = {}
+    path = Path(environ.get("OPDATA_CONFIG", directory / CONFIG_FILE))
+    if path.exists():
+        try:
+            merged |= tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    elif "OPDATA_CONFIG" in environ:
+        raise ConfigError(f"OPDATA_CONFIG names {path}, which does not exist")
+    for name in Settings.__struct_fields__:
+        if (text := environ.get(f"OPDATA_{name.upper()}")) is not None:
+            merged[name] = text
+    merged |= {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"Settings: {error}") from None
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    def need(ok: bool, message: str) -> None:
+        if not ok:
+            raise ConfigError(message)
+
+    need(0 <= settings.port <= 65535, f"port must be 0 to 65535, not {settings.port}")
+    need(1 <= settings.workers <= 64, f"workers must be 1 to 64, not {settings.workers}")
+    need(
+        settings.max_body_bytes >= MIN_BODY_BYTES,
+        f"max_body_bytes must be at least {MIN_BODY_BYTES}, not {settings.max_body_bytes}",
+    )
+    need(
+        0 <= settings.auth_cache_s <= 5,
+        f"auth_cache_s must be 0 to 5 (a revoked key stops within 5 s), not {settings.auth_cache_s}",
+    )
+    need(settings.busy_timeout_s > 0, "busy_timeout_s must be above 0")
+    _ = settings.quotas

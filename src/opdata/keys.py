@@ -1,0 +1,42 @@
+"""Bearer keys: 32 random bytes that a client shows and the store knows only by hash (W3)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+
+from msgspec import Struct
+
+_PREFIX = "oh_live_"
+_KEY = re.compile(rf"{_PREFIX}[0-9a-f]{{64}}")
+
+
+class NewKey(Struct, frozen=True):
+    """A key just made. `key` is shown once; `key_hash` and `masked_key` are what is stored."""
+
+    key_id: str
+    key: str
+    key_hash: bytes
+    masked_key: str
+
+
+def new_key() -> NewKey:
+    """Make a key from the operating system's randomness."""
+    key = _PREFIX + os.urandom(32).hex()
+    return NewKey(
+        key_id=f"key_{os.urandom(8).hex()}",
+        key=key,
+        key_hash=hash_key(key),
+        masked_key=f"{key[:12]}…{key[-4:]}",
+    )
+
+
+def is_key(text: str) -> bool:
+    """Whether the text has a key's form."""
+    return _KEY.fullmatch(text) is not None
+
+
+def hash_key(key: str) -> bytes:
+    """SHA-256 of the key; a key has 256 random bits, so nothing slower is needed."""
+    return hashlib.sha256(key.encode()).digest()

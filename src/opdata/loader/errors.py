@@ -1,0 +1,46 @@
+"""What stops a load before or while it reads, in words that hold nothing of the data."""
+
+from __future__ import annotations
+
+import re
+
+import duckdb
+
+_LINE = re.compile(r"(?:CSV Error on Line:|in line|in record/value) (\d+)")
+_JSON = re.compile(r"Malformed JSON in file .*")
+_CAUSES = (
+    re.compile(r"Expected Number of Columns: \d+ Found: \d+"),
+    re.compile(r"Value with unterminated quote found"),
+    re.compile(r"not utf-8 encoded"),
+    re.compile(r"Maximum line size of \d+ bytes exceeded"),
+    re.compile(r"not RFC 4180 compliant"),
+)
+
+
+class LoadError(Exception):
+    """The load cannot start or go on as it was asked for; the message says what to change."""
+
+
+def explain_statement(error: duckdb.Error) -> str:
+    """Why a statement does not bind: DuckDB's words about the statement itself.
+
+    Its lists of candidates are cut off: the column names of a CSV without a header are data.
+    """
+    text = str(error)
+    for ending in ("\nLINE ", "\nCandidate", "Candidate bindings", "\nDid you mean"):
+        text = text.partition(ending)[0]
+    return " ".join(text.split())
+
+
+def explain_reading(error: duckdb.Error) -> str:
+    """Why reading failed, without the cell or line that DuckDB quotes in its own message."""
+    text = str(error)
+    if isinstance(error, duckdb.IOException):
+        return text.partition("\n")[0]
+    if json := _JSON.search(text):
+        return json[0].strip()
+    line = _LINE.search(text)
+    where = f"line {line[1]}: " if line else ""
+    causes = [found[0] for found in (cause.search(text) for cause in _CAUSES) if found]
+    kind = text.partition(":")[0]
+    return where + ("; ".join(causes) or f"{kind} (details withheld: they quote the data)")

@@ -1,0 +1,49 @@
+"""Logging: structlog to standard error, JSON for machines and colours for people.
+
+Log lines carry names of endpoints, operators and codes; never an external id, never a value.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from opdata.config import Settings
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up structlog, and the standard library's loggers beneath it."""
+    as_console = settings.log_format == "console" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    render = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
+    shared = (
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    )
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, render]
+        if not as_console
+        else [*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                render,
+            ],
+            foreign_pre_chain=list(shared),
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))

@@ -1,0 +1,162 @@
+"""The domain's records: frozen structs without I/O, shared by every layer.
+
+Times are integers: milliseconds since the Unix epoch, UTC (`*_at_ms`). `data` and `value` are
+JSON text exactly as it was sent (W7), except that an entity's personal fields read
+`"[encrypted]"` there and live in `Entity.sealed` (W49).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
+JobType = Literal["batch_ingest_entities", "batch_ingest_events", "batch_ingest_states"]
+ItemCode = Literal["VALIDATION_FAILED", "NOT_FOUND", "DUPLICATE_CONFLICT"]
+RateCategory = Literal["ingest:batch", "ingest:write", "read", "admin"]
+
+JOB_STATUSES: tuple[JobStatus, ...] = ("queued", "processing", "completed", "failed", "cancelled")
+JOB_TYPES: tuple[JobType, ...] = (
+    "batch_ingest_entities",
+    "batch_ingest_events",
+    "batch_ingest_states",
+)
+RATE_CATEGORIES: tuple[RateCategory, ...] = ("ingest:batch", "ingest:write", "read", "admin")
+
+MAX_BATCH_ENTITIES = 1_000
+MAX_BATCH_EVENTS = 5_000
+MAX_BATCH_STATES = 1_000
+"""Items accepted in one request (W20)."""
+
+MAX_EXTERNAL_ID_CHARS = 255
+MAX_PAGE_ITEMS = 1_000
+DEFAULT_PAGE_ITEMS = 100
+
+MASK = b'"[encrypted]"'
+"""What stands in `Entity.data` in place of a personal field's value."""
+
+
+class Quota(Struct, frozen=True):
+    """A rate limit: `requests` may be taken at once, and that many again every `window_s` seconds."""
+
+    requests: int
+    window_s: int
+
+
+class RetentionWindow(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long rows stay in the live tables, then in the archive, in days (W50)."""
+
+    hot_days: int
+    archive_days: int
+
+
+class RetentionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Retention of the two kinds of data that grow (W50); an absent kind keeps the default."""
+
+    entity_events: RetentionWindow | None = None
+    entity_states: RetentionWindow | None = None
+
+
+class OperatorSettings(Struct, frozen=True):
+    """What an operator chose with `PUT /settings`."""
+
+    template_id: str | None = None
+    data_retention_days: int | None = None
+    retention_policy: RetentionPolicy | None = None
+
+
+class Operator(Struct, frozen=True):
+    """One tenant. `key_salt` (32 random bytes) makes its derived keys its own (W49)."""
+
+    operator_id: int
+    name: str
+    key_salt: bytes
+    settings: OperatorSettings
+    limits: dict[str, Quota]
+    """Quotas by rate category that differ from the server's (W60)."""
+    created_at_ms: int
+
+
+class ApiKey(Struct, frozen=True):
+    """A bearer key as stored: its SHA-256 and enough to recognise it, never the key itself."""
+
+    key_id: str
+    operator_id: int
+    label: str
+    masked_key: str
+    created_at_ms: int
+    last_used_at_ms: int | None
+    revoked_at_ms: int | None
+
+
+class Entity(Struct, frozen=True):
+    """A live entity. `sealed` holds its personal fields, None when it has none."""
+
+    entity_id: str
+    external_id: str
+    entity_type: str
+    data: str
+    sealed: bytes | None
+    created_at_ms: int
+    updated_at_ms: int
+
+
+class Event(Struct, frozen=True):
+    """A recorded event. `position` breaks ties of `occurred_at_ms` in recording order."""
+
+    event_id: bytes
+    event_type: str
+    data: str
+    occurred_at_ms: int
+    recorded_at_ms: int
+    position: int
+
+
+class State(Struct, frozen=True):
+    """The latest value under one key of one entity."""
+
+    state_key: str
+    value: str
+    updated_at_ms: int
+
+
+class JobError(Struct, frozen=True):
+    """Why a job failed as a whole."""
+
+    code: str
+    message: str
+
+
+class Job(Struct, frozen=True):
+    """A batch's record (W29). `output` is the JSON text of its result, None until there is one."""
+
+    job_id: str
+    operator_id: int
+    type: JobType
+    status: JobStatus
+    progress: int
+    output: str | None
+    error: JobError | None
+    created_at_ms: int
+    completed_at_ms: int | None
+
+
+class ItemError(Struct, frozen=True):
+    """Why one item of a batch was refused (W22)."""
+
+    index: int
+    external_id: str | None
+    code: ItemCode
+    message: str
+
+
+class BatchResult(Struct, frozen=True):
+    """What became of a batch: `succeeded + len(errors)` is its number of items (W21).
+
+    `duplicates` counts the items, among those that succeeded, that repeated a stored event (W42).
+    """
+
+    succeeded: int
+    errors: list[ItemError]
+    duplicates: int = 0

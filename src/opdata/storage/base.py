@@ -1,0 +1,329 @@
+"""The `Store` protocol: what a store does, said once, for every store.
+
+A store is shared by all tasks of a process, and its database by all processes of an installation.
+Every method may raise `Unavailable` (nothing was written, the caller may retry). Reads see every
+write acknowledged before they began, whichever process acknowledged it.
+
+Nothing personal reaches a store in the clear: rows arrive masked and their sealed part comes from
+the `seal` callback (W49).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import UNSET, Struct, UnsetType
+
+from opdata.model import (
+    ApiKey,
+    Entity,
+    Event,
+    ItemCode,
+    Job,
+    JobStatus,
+    JobType,
+    Operator,
+    OperatorSettings,
+    Quota,
+    RetentionPolicy,
+    State,
+)
+
+IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
+"""How long an idempotency record answers (W40)."""
+
+
+class Reply(Struct, frozen=True):
+    """An answer as it goes over the wire, and as an idempotency record keeps it.
+
+    `replay` is what a later request with the same Idempotency-Key gets, where that differs.
+    `job_output` is the job's `output`, for a write that has a job.
+    """
+
+    status: int
+    body: bytes
+    replay: Reply | None = None
+    job_output: str | None = None
+    replayed: bool = False
+
+
+class Claim(Struct, frozen=True):
+    """An Idempotency-Key in its scope: operator, method and path (W40).
+
+    `fingerprint` identifies the request: a keyed hash of the inflated body.
+    """
+
+    method: str
+    path: str
+    key: str
+    fingerprint: bytes
+
+
+class JobDraft(Struct, frozen=True):
+    """The job that a write records as completed at `Write.now_ms`."""
+
+    job_id: str
+    type: JobType
+
+
+class EntityRow(Struct, frozen=True, gc=False):
+    """An entity to upsert. `entity_id` is used only if this starts a new entity (W26).
+
+    `fingerprint` is a keyed hash of the whole plaintext item: a stored row with the same one is
+    left as it is, `updated_at` included.
+    """
+
+    entity_id: str
+    external_id: str
+    entity_type: str
+    data: str
+    fingerprint: bytes
+
+
+class EventRow(Struct, frozen=True, gc=False):
+    """An event to append. With an `idempotency_key`, `fingerprint` identifies its content (W42)."""
+
+    event_id: bytes
+    external_id: str
+    event_type: str
+    data: str
+    occurred_at_ms: int
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+
+
+class StateRow(Struct, frozen=True, gc=False):
+    """A state to set. Unless `force`, a stored observation newer than this one stays (W28)."""
+
+    external_id: str
+    state_key: str
+    value: str
+    observed_at_ms: int
+    force: bool
+
+
+class UpsertEntities(Struct, frozen=True):
+    """Upsert rows of distinct `external_id`.
+
+    `seal(positions)` returns the sealed part of those rows, None where a row has nothing personal.
+    The store calls it at most once a try, with the rows it is about to write and no others.
+    """
+
+    rows: Sequence[EntityRow]
+    seal: Callable[[Sequence[int]], Sequence[bytes | None]]
+
+
+class AppendEvents(Struct, frozen=True):
+    """Append rows in order. Rows without a live entity are refused as `NOT_FOUND`; of rows sharing
+    an `idempotency_key` (stored or in this write) the first counts, a later one with the same
+    fingerprint is a duplicate, with another it is refused as `DUPLICATE_CONFLICT` (W42).
+    """
+
+    rows: Sequence[EventRow]
+
+
+class SetStates(Struct, frozen=True):
+    """Set rows of distinct (`external_id`, `state_key`). Rows without a live entity are `NOT_FOUND`."""
+
+    rows: Sequence[StateRow]
+
+
+class DeleteEntity(Struct, frozen=True):
+    """Erase an entity (W51): its row becomes a tombstone without personal data or fingerprint.
+
+    Refused as `NOT_FOUND` when there is no live one. After the reply the erased bytes are gone from
+    the database file, and from its log as soon as no reader holds an older snapshot.
+    """
+
+    external_id: str
+
+
+class ChangeSettings(Struct, frozen=True):
+    """Set the given members of the operator's settings; an UNSET one stays as it was."""
+
+    template_id: str | None | UnsetType = UNSET
+    data_retention_days: int | None | UnsetType = UNSET
+    retention_policy: RetentionPolicy | None | UnsetType = UNSET
+
+
+Work = UpsertEntities | AppendEvents | SetStates | DeleteEntity | ChangeSettings
+
+
+class Outcome(Struct):
+    """What a write did, by position in its rows.
+
+    `refused` maps a position to its code. `entity_ids` and `created` are filled for
+    `UpsertEntities` (one entry a row), `duplicates` for `AppendEvents` (positions), `settings` for
+    `ChangeSettings`.
+    """
+
+    refused: dict[int, ItemCode] = {}
+    duplicates: dict[int, bytes] = {}
+    """Position of each duplicate event, with the id of the event it repeats."""
+    entity_ids: Sequence[str] = ()
+    created: Sequence[bool] = ()
+    settings: OperatorSettings | None = None
+
+
+class Write(Struct, frozen=True):
+    """One request's writes: one transaction, all of it or nothing (W25).
+
+    In the transaction: the claim is inserted or answered; `work` is done; `finish(outcome)` renders
+    the reply, which is stored with the claim and in the job. `finish` must be pure: a store that
+    retries a transaction calls it again. With `dry_run` everything is done and then undone; claim
+    and job are left out (W31).
+    """
+
+    operator_id: int
+    now_ms: int
+    work: Work
+    finish: Callable[[Outcome], Reply]
+    claim: Claim | None = None
+    job: JobDraft | None = None
+    dry_run: bool = False
+
+
+class EventQuery(Struct, frozen=True):
+    """Newest first; `from_ms` inclusive, `to_ms` exclusive; `before` is (occurred_at_ms, position)."""
+
+    limit: int
+    event_type: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    before: tuple[int, int] | None = None
+
+
+class JobQuery(Struct, frozen=True):
+    """Newest first; `before` is (created_at_ms, job_id). `operator_id` None means every operator's."""
+
+    limit: int
+    operator_id: int | None = None
+    status: JobStatus | None = None
+    type: JobType | None = None
+    before: tuple[int, str] | None = None
+
+
+class Taken(Struct, frozen=True):
+    """The answer of the rate limiter: granted or not, what is left, and when there is more.
+
+    `reset_s`: seconds until the whole quota is there again. `retry_after_s`: seconds until the next
+    request is granted, 0 when this one was.
+    """
+
+    granted: bool
+    remaining: int
+    reset_s: float
+    retry_after_s: float
+
+
+class StoreReport(Struct, frozen=True):
+    """What `opdata db check` says of a database. `problems` is empty when all is well."""
+
+    store: str
+    location: str
+    version: str
+    applied: Sequence[str]
+    pending: Sequence[str]
+    size_bytes: int
+    rows: Mapping[str, int]
+    problems: Sequence[str]
+
+
+class Store(Protocol):
+    """A database of operators and their data. Opened by `opdata.storage.open_store`."""
+
+    async def close(self) -> None:
+        """Finish acknowledged work and release the database. Later calls raise `Unavailable`."""
+
+    async def ping(self) -> None:
+        """Return when the database answers and its schema is the one this code needs."""
+
+    async def report(self) -> StoreReport:
+        """Inspect the database: versions, sizes, row counts, integrity. May take long."""
+
+    # -- the data plane ------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> Reply:
+        """Do one write; return once it is durable.
+
+        Raises `IdempotencyKeyReused` when the claim's key was used with another fingerprint, and
+        `IdempotencyInFlight` when its twin does not end within the store's lock wait. A claim that
+        was answered before returns the stored reply with `replayed` set and does nothing.
+        Concurrent writes of one database are serialisable.
+        """
+
+    async def entity(self, operator_id: int, external_id: str) -> Entity | None:
+        """The live entity of that name."""
+
+    async def entities(
+        self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
+    ) -> Sequence[Entity]:
+        """Live entities by `external_id` in code point order, from the one after `after`. `sealed` is None."""
+
+    async def events(
+        self, operator_id: int, external_id: str, query: EventQuery
+    ) -> Sequence[Event] | None:
+        """Events of a live entity, newest first; None when there is no such entity."""
+
+    async def states(
+        self, operator_id: int, external_id: str, state_key: str | None = None
+    ) -> Sequence[State] | None:
+        """States of a live entity by key, or the one named; None when there is no such entity."""
+
+    async def job(self, operator_id: int, job_id: str) -> Job | None:
+        """The job of that id, if it is this operator's."""
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+        """Jobs, newest first."""
+
+    # -- tenancy -------------------------------------------------------------------------------
+
+    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
+        """Add an operator. Raises `Conflict` when the name is taken."""
+
+    async def operators(self) -> Sequence[Operator]:
+        """All operators, by id."""
+
+    async def operator(self, operator_id: int) -> Operator | None:
+        """The operator with its settings as they are now."""
+
+    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
+        """Replace the operator's own quotas."""
+
+    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
+        """Add a key; `key_hash` is the SHA-256 of the whole key."""
+
+    async def keys(self, operator_id: int) -> Sequence[ApiKey]:
+        """The operator's keys, revoked ones included, oldest first."""
+
+    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
+        """The unrevoked key of that hash and whose it is."""
+
+    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
+        """Change a key's label; None when the operator has no such key."""
+
+    async def revoke_key(
+        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
+    ) -> ApiKey | None:
+        """Revoke a key; None when the operator has no such key. Revoking twice changes nothing.
+
+        Raises `Conflict` when it is the last active one and `keep_last`.
+        """
+
+    async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
+        """Move `last_used_at_ms` of these keys forward."""
+
+    async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
+        """Take one request from a quota, exactly, across all processes on this database (W60)."""
+
+    # -- housekeeping --------------------------------------------------------------------------
+
+    async def key_checks(self) -> Mapping[int, bytes]:
+        """The check value of every master key this database was sealed with, by key id."""
+
+    async def add_key_check(self, key_id: int, check: bytes) -> None:
+        """Record a master key's check value; a second call for one id changes nothing."""
+
+    async def purge(self, now_ms: int) -> int:
+        """Forget expired idempotency records, in bounded steps; return how many went."""

@@ -1,0 +1,28 @@
+"""Named queries: a `.sql` file read as `-- name: …` blocks, so that SQL stays SQL."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+_BLOCK = re.compile(r"^-- name: (?P<name>[a-z_]+)\n(?P<text>.*?)(?=^-- name: |\Z)", re.M | re.S)
+_COMMENT = re.compile(r"^\s*--.*\n", re.M)
+
+
+class Queries(dict[str, str]):
+    """SQL by name. A missing name is a `KeyError` at import, where stores bind them."""
+
+
+def load_queries(package: str) -> Queries:
+    """Read `queries.sql` of a package."""
+    text = (files(package) / "queries.sql").read_text("utf-8")
+    return Queries(
+        (block["name"], _COMMENT.sub("", block["text"]).strip().rstrip(";"))
+        for block in _BLOCK.finditer(text)
+    )
+
+
+def rows_of_values(sql: str, rows: int) -> str:
+    """An `INSERT … VALUES (?, …)` for `rows` rows at once."""
+    head, values, tail = re.split(r"(?<=VALUES )(\([?, ]+\))", sql, maxsplit=1)
+    return head + ", ".join([values] * rows) + tail

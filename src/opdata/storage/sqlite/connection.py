@@ -1,0 +1,114 @@
+"""SQLite connections: how they are opened, and what their errors mean to the rest of opdata."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import apsw
+
+from opdata.errors import ConfigError, Unavailable
+from opdata.storage.queries import load_queries, rows_of_values
+
+SQL: Final = load_queries(__package__)
+
+_ROWS_A_STATEMENT: Final = 50
+_CACHED_STATEMENTS: Final = 100
+_CACHE_KIB: Final = 32 * 1024
+_CHECKPOINT_PAGES: Final = 4_000
+
+_TRANSIENT: Final = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.NoMemError,
+    apsw.InterruptError,
+    apsw.ConnectionClosedError,
+)
+
+
+def path_of(url: str) -> Path:
+    """The file that `sqlite:///path` names; `sqlite:////abs` is absolute. Raises `ConfigError`."""
+    path = unquote(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not path or "?" in path:
+        message = f"A SQLite URL reads sqlite:///relative/path or sqlite:////absolute/path, not {url!r}"
+        raise ConfigError(message)
+    return Path(path)
+
+
+def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> apsw.Connection:
+    """Open a connection to an existing or new database file, with every pragma in place."""
+    flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
+    connection = apsw.Connection(str(path), flags=flags, statementcachesize=_CACHED_STATEMENTS)
+    wait_when_busy(connection, busy_timeout_s)
+    connection.pragma("journal_mode", "wal")
+    # The write-ahead log is flushed before a commit returns: acknowledged means on disk (W25).
+    connection.pragma("synchronous", "FULL")
+    # Freed bytes are overwritten with zeros: an erased person leaves nothing in free space (W51).
+    connection.pragma("secure_delete", 1)
+    connection.pragma("cache_size", -_CACHE_KIB)
+    connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+    if read_only:
+        connection.pragma("query_only", 1)
+    return connection
+
+
+def wait_when_busy(connection: apsw.Connection, timeout_s: float) -> None:
+    """Wait up to `timeout_s` for another connection's lock.
+
+    SQLite's own handler sleeps up to 100 ms at a time, which starves a process beside a busy one;
+    this one sleeps about a millisecond.
+    """
+    deadlines: dict[int, float] = {}
+
+    def busy(tries: int) -> bool:
+        if tries == 0:
+            deadlines[0] = time.monotonic() + timeout_s
+        time.sleep(random.uniform(0.000_2, 0.001_5))  # noqa: S311 - jitter, no secret
+        return time.monotonic() < deadlines[0]
+
+    connection.set_busy_handler(busy)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors that may pass (lock, disk, memory) into `Unavailable`; others are faults of ours."""
+    try:
+        yield
+    except _TRANSIENT as error:
+        message = "The database cannot take the request now; nothing was written. Try again later."
+        raise Unavailable(message) from error
+
+
+def write_rows(connection: apsw.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run an `INSERT … VALUES` for every row, many rows a statement.
+
+    Each statement run gives the interpreter's lock away and has to win it back; fifty rows at a
+    time keep that from dominating while other requests are being decoded.
+    """
+    sql = SQL[name]
+    many = rows_of_values(sql, _ROWS_A_STATEMENT)
+    whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
+    for start in range(0, whole, _ROWS_A_STATEMENT):
+        block = islice(rows, start, start + _ROWS_A_STATEMENT)
+        connection.execute(many, tuple(chain.from_iterable(block)))
+    if whole < len(rows):
+        connection.executemany(sql, rows[whole:])
+
+
+def scalar(connection: apsw.Connection, name: str, *values: Any) -> Any:
+    """The first column of a query's only row; None when there is no row."""
+    row = connection.execute(SQL[name], values).fetchone()
+    return None if row is None else row[0]
+
+
+Task = Callable[[apsw.Connection], Any]

@@ -1,0 +1,185 @@
+-- The embedded store's statements. Lists travel as one JSON array and come back as one, because
+-- every row that crosses into Python may have to wait for the interpreter's lock.
+
+-- name: find_live_entities
+-- [position, entity_no, entity_id, hex(fingerprint)] of those names that are live.
+-- CROSS JOIN fixes the order: a lookup for each name, never a scan of the table.
+SELECT json_group_array(json_array(names.key, e.entity_no, e.entity_id, hex(e.fingerprint)))
+FROM json_each(?1) AS names
+CROSS JOIN entities AS e
+    ON e.operator_id = ?2 AND e.external_id = names.value AND e.deleted_at_ms IS NULL
+
+-- name: find_entity_numbers
+-- [position, entity_no] of those names that are live.
+SELECT json_group_array(json_array(names.key, e.entity_no))
+FROM json_each(?1) AS names
+CROSS JOIN entities AS e
+    ON e.operator_id = ?2 AND e.external_id = names.value AND e.deleted_at_ms IS NULL
+
+-- name: upsert_entities
+-- A row with an entity_no replaces that one; NULL makes a new one. External id, entity_id and
+-- created_at_ms of an existing row stay (W26).
+INSERT INTO entities (
+    entity_no, operator_id, external_id, entity_id, entity_type, data, sealed, fingerprint,
+    created_at_ms, updated_at_ms
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (entity_no) DO UPDATE SET
+    entity_type = excluded.entity_type, data = excluded.data, sealed = excluded.sealed,
+    fingerprint = excluded.fingerprint, updated_at_ms = excluded.updated_at_ms
+
+-- name: append_events
+INSERT INTO events (
+    operator_id, entity_no, event_id, event_type, data, occurred_at_ms, recorded_at_ms
+) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: find_event_keys
+-- [position, hex(event_id), hex(fingerprint)] of those idempotency keys that are taken.
+SELECT json_group_array(json_array(names.key, hex(k.event_id), hex(k.fingerprint)))
+FROM json_each(?1) AS names
+CROSS JOIN event_keys AS k ON k.operator_id = ?2 AND k.idempotency_key = names.value
+
+-- name: add_event_keys
+INSERT INTO event_keys (operator_id, idempotency_key, event_id, fingerprint) VALUES (?, ?, ?, ?)
+
+-- name: overwrite_states
+INSERT INTO states (
+    operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
+) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
+    value = excluded.value, observed_at_ms = excluded.observed_at_ms,
+    updated_at_ms = excluded.updated_at_ms
+
+-- name: observe_states
+-- As overwrite_states, unless what is stored was observed later (W28).
+INSERT INTO states (
+    operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
+) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
+    value = excluded.value, observed_at_ms = excluded.observed_at_ms,
+    updated_at_ms = excluded.updated_at_ms
+WHERE excluded.observed_at_ms >= states.observed_at_ms
+
+-- name: bury_entity
+-- The record becomes a tombstone; the person's part of it goes (W51).
+UPDATE entities SET deleted_at_ms = ?1, sealed = NULL, fingerprint = NULL
+WHERE operator_id = ?2 AND external_id = ?3 AND deleted_at_ms IS NULL
+
+-- name: change_template
+UPDATE operators SET template_id = ?2 WHERE operator_id = ?1
+
+-- name: change_data_retention_days
+UPDATE operators SET data_retention_days = ?2 WHERE operator_id = ?1
+
+-- name: change_retention_policy
+UPDATE operators SET retention_policy = ?2 WHERE operator_id = ?1
+
+-- name: add_job
+INSERT INTO jobs (
+    operator_id, job_id, type, status, progress, output, created_at_ms, completed_at_ms
+) VALUES (?, ?, ?, 'completed', 100, ?, ?, ?)
+
+-- name: find_idempotency_record
+SELECT fingerprint, status, body FROM idempotency_records
+WHERE operator_id = ?1 AND idempotency_key = ?2 AND method = ?3 AND path = ?4 AND created_at_ms > ?5
+
+-- name: add_idempotency_record
+-- An expired record of the same key gives way.
+INSERT OR REPLACE INTO idempotency_records (
+    operator_id, idempotency_key, method, path, fingerprint, status, body, created_at_ms
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: purge_idempotency_records
+DELETE FROM idempotency_records WHERE rowid IN (
+    SELECT rowid FROM idempotency_records WHERE created_at_ms <= ?1 LIMIT ?2
+)
+
+-- name: entity
+SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated_at_ms
+FROM entities
+WHERE operator_id = ?1 AND external_id = ?2 AND deleted_at_ms IS NULL
+
+-- name: entities
+-- A page in the order of the index live_entities.
+SELECT entity_id, external_id, entity_type, data, NULL, created_at_ms, updated_at_ms
+FROM entities INDEXED BY live_entities
+WHERE operator_id = ?1 AND external_id > ?2 AND deleted_at_ms IS NULL
+    AND (?3 IS NULL OR entity_type = ?3)
+ORDER BY external_id LIMIT ?4
+
+-- name: entity_number
+SELECT entity_no FROM entities
+WHERE operator_id = ?1 AND external_id = ?2 AND deleted_at_ms IS NULL
+
+-- name: events
+-- A page in the reverse order of the index entity_events.
+SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+FROM events INDEXED BY entity_events
+WHERE operator_id = ?1 AND entity_no = ?2
+    AND occurred_at_ms >= ?3 AND (occurred_at_ms, event_no) < (?4, ?5)
+    AND (?6 IS NULL OR event_type = ?6)
+ORDER BY occurred_at_ms DESC, event_no DESC LIMIT ?7
+
+-- name: states
+SELECT state_key, value, updated_at_ms FROM states
+WHERE operator_id = ?1 AND entity_no = ?2 AND (?3 IS NULL OR state_key = ?3)
+ORDER BY state_key
+
+-- name: job
+SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+FROM jobs WHERE operator_id = ?1 AND job_id = ?2
+
+-- name: jobs
+SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+FROM jobs
+WHERE (?1 IS NULL OR operator_id = ?1) AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR type = ?3)
+    AND (created_at_ms, job_id) < (?4, ?5)
+ORDER BY created_at_ms DESC, job_id DESC LIMIT ?6
+
+-- name: create_operator
+INSERT INTO operators (name, key_salt, created_at_ms) VALUES (?, ?, ?)
+ON CONFLICT (name) DO NOTHING RETURNING operator_id
+
+-- name: operators
+SELECT operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
+    created_at_ms
+FROM operators WHERE ?1 IS NULL OR operator_id = ?1 ORDER BY operator_id
+
+-- name: set_limits
+UPDATE operators SET limits = ?2 WHERE operator_id = ?1
+
+-- name: create_key
+INSERT INTO api_keys (
+    operator_id, key_id, label, key_hash, masked_key, created_at_ms
+) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: keys
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
+FROM api_keys WHERE operator_id = ?1 AND (?2 IS NULL OR key_id = ?2)
+ORDER BY created_at_ms, key_id
+
+-- name: authenticate
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
+FROM api_keys WHERE key_hash = ?1 AND revoked_at_ms IS NULL
+
+-- name: relabel_key
+UPDATE api_keys SET label = ?3 WHERE operator_id = ?1 AND key_id = ?2
+
+-- name: count_other_active_keys
+SELECT count(*) FROM api_keys
+WHERE operator_id = ?1 AND key_id <> ?2 AND revoked_at_ms IS NULL
+
+-- name: revoke_key
+UPDATE api_keys SET revoked_at_ms = ?3
+WHERE operator_id = ?1 AND key_id = ?2 AND revoked_at_ms IS NULL
+
+-- name: touch_keys
+UPDATE api_keys SET last_used_at_ms = used.value
+FROM json_each(?1) AS used
+WHERE api_keys.key_id = used.key
+    AND (api_keys.last_used_at_ms IS NULL OR api_keys.last_used_at_ms < used.value)
+
+-- name: key_checks
+SELECT key_id, check_value FROM master_keys
+
+-- name: add_key_check
+INSERT INTO master_keys (key_id, check_value) VALUES (?, ?) ON CONFLICT (key_id) DO NOTHING

@@ -1,0 +1,290 @@
+"""The embedded store: one SQLite file in WAL mode, one writer a process, readers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import apsw
+import msgspec
+
+from opdata.errors import Conflict, Unavailable
+from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
+from opdata.storage.base import (
+    IDEMPOTENCY_TTL_MS,
+    DeleteEntity,
+    EventQuery,
+    JobQuery,
+    Reply,
+    StoreReport,
+    Taken,
+    Write,
+)
+from opdata.storage.sqlite.connection import SQL, connect, scalar, translated
+from opdata.storage.sqlite.limiter import Limiter
+from opdata.storage.sqlite.records import (
+    Row,
+    entity_of,
+    event_of,
+    job_of,
+    key_of,
+    operator_of,
+    state_of,
+)
+from opdata.storage.sqlite.schema import inspect, require_migrated
+from opdata.storage.sqlite.writer import Undo, Writer
+from opdata.storage.sqlite.writes import perform
+
+T = TypeVar("T")
+
+_READERS: Final = 4
+_PURGE_STEP: Final = 1_000
+_FIRST_MS: Final = -(2**62)
+_LAST_MS: Final = 2**62
+_AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file. Its methods are called from one event loop."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        self._path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._writer = Writer(lambda: connect(path, busy_timeout_s=busy_timeout_s), busy_timeout_s)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
+        self._reader = threading.local()
+        self._limiter = Limiter(path.with_name(path.name + "-limits"))
+        self._closed = False
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if not self._closed:
+            self._closed = True
+            await self._writer.close()
+            await asyncio.to_thread(self._readers.shutdown)
+            self._limiter.close()
+
+    async def ping(self) -> None:
+        """See `Store.ping`."""
+        await self._read(require_migrated)
+
+    async def report(self) -> StoreReport:
+        """See `Store.report`."""
+        return await self._read(lambda connection: inspect(connection, self._path))
+
+    async def write(self, write: Write) -> Reply:
+        """See `Store.write`."""
+
+        def task(connection: apsw.Connection) -> Reply:
+            reply = perform(connection, write)
+            if write.dry_run:
+                raise Undo(reply)
+            if isinstance(write.work, DeleteEntity):
+                self._writer.truncate_log()
+            return reply
+
+        return await self._writer.run(task)
+
+    async def entity(self, operator_id: int, external_id: str) -> Entity | None:
+        """See `Store.entity`."""
+        row = await self._row("entity", operator_id, external_id)
+        return entity_of(row) if row else None
+
+    async def entities(
+        self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
+    ) -> Sequence[Entity]:
+        """See `Store.entities`."""
+        rows = await self._rows("entities", operator_id, after or "", entity_type, limit)
+        return [entity_of(row) for row in rows]
+
+    async def events(
+        self, operator_id: int, external_id: str, query: EventQuery
+    ) -> Sequence[Event] | None:
+        """See `Store.events`."""
+        from_ms = _FIRST_MS if query.from_ms is None else query.from_ms
+        before = query.before or (_LAST_MS, 0)
+        if query.to_ms is not None:
+            # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
+            before = min(before, (query.to_ms, 0))
+
+        def read(connection: apsw.Connection) -> Sequence[Event] | None:
+            number = scalar(connection, "entity_number", operator_id, external_id)
+            if number is None:
+                return None
+            values = (operator_id, number, from_ms, *before, query.event_type, query.limit)
+            return [event_of(row) for row in connection.execute(SQL["events"], values)]
+
+        return await self._read(read)
+
+    async def states(
+        self, operator_id: int, external_id: str, state_key: str | None = None
+    ) -> Sequence[State] | None:
+        """See `Store.states`."""
+
+        def read(connection: apsw.Connection) -> Sequence[State] | None:
+            number = scalar(connection, "entity_number", operator_id, external_id)
+            if number is None:
+                return None
+            values = (operator_id, number, state_key)
+            return [state_of(row) for row in connection.execute(SQL["states"], values)]
+
+        return await self._read(read)
+
+    async def job(self, operator_id: int, job_id: str) -> Job | None:
+        """See `Store.job`."""
+        row = await self._row("job", operator_id, job_id)
+        return job_of(row) if row else None
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+        """See `Store.jobs`."""
+        before = query.before or (_LAST_MS, _AFTER_ANY_JOB)
+        rows = await self._rows(
+            "jobs", query.operator_id, query.status, query.type, *before, query.limit
+        )
+        return [job_of(row) for row in rows]
+
+    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
+        """See `Store.create_operator`."""
+
+        def task(connection: apsw.Connection) -> Operator:
+            operator_id = scalar(connection, "create_operator", name, key_salt, now_ms)
+            if operator_id is None:
+                message = f"There is an operator named {name!r} already"
+                raise Conflict(message)
+            return operator_of(connection.execute(SQL["operators"], (operator_id,)).fetchone())
+
+        return await self._writer.run(task)
+
+    async def operators(self) -> Sequence[Operator]:
+        """See `Store.operators`."""
+        return [operator_of(row) for row in await self._rows("operators", None)]
+
+    async def operator(self, operator_id: int) -> Operator | None:
+        """See `Store.operator`."""
+        row = await self._row("operators", operator_id)
+        return operator_of(row) if row else None
+
+    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
+        """See `Store.set_limits`."""
+        await self._change("set_limits", operator_id, msgspec.json.encode(limits).decode())
+
+    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
+        """See `Store.create_key`."""
+        await self._change(
+            "create_key",
+            *(key.operator_id, key.key_id, key.label, key_hash, key.masked_key, key.created_at_ms),
+        )
+
+    async def keys(self, operator_id: int) -> Sequence[ApiKey]:
+        """See `Store.keys`."""
+        return [key_of(row) for row in await self._rows("keys", operator_id, None)]
+
+    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
+        """See `Store.authenticate`."""
+
+        def read(connection: apsw.Connection) -> tuple[ApiKey, Operator] | None:
+            row = connection.execute(SQL["authenticate"], (key_hash,)).fetchone()
+            if row is None:
+                return None
+            key = key_of(row)
+            found = connection.execute(SQL["operators"], (key.operator_id,)).fetchone()
+            return key, operator_of(found)
+
+        return await self._read(read)
+
+    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
+        """See `Store.relabel_key`."""
+
+        def task(connection: apsw.Connection) -> ApiKey | None:
+            connection.execute(SQL["relabel_key"], (operator_id, key_id, label))
+            return _key(connection, operator_id, key_id)
+
+        return await self._writer.run(task)
+
+    async def revoke_key(
+        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
+    ) -> ApiKey | None:
+        """See `Store.revoke_key`."""
+
+        def task(connection: apsw.Connection) -> ApiKey | None:
+            found = _key(connection, operator_id, key_id)
+            if found is None or found.revoked_at_ms is not None:
+                return found
+            if keep_last and not scalar(connection, "count_other_active_keys", operator_id, key_id):
+                message = "This is the operator's last active key; create another one first"
+                raise Conflict(message)
+            connection.execute(SQL["revoke_key"], (operator_id, key_id, now_ms))
+            return _key(connection, operator_id, key_id)
+
+        return await self._writer.run(task)
+
+    async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
+        """See `Store.touch_keys`."""
+        await self._change("touch_keys", msgspec.json.encode(used_at_ms).decode())
+
+    async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
+        """See `Store.take`."""
+        if self._closed:
+            raise Unavailable
+        # Some 30 µs, without a flush: not worth a thread.
+        return self._limiter.take(operator_id, category, quota, now_ms)
+
+    async def key_checks(self) -> Mapping[int, bytes]:
+        """See `Store.key_checks`."""
+        return {row[0]: row[1] for row in await self._rows("key_checks")}
+
+    async def add_key_check(self, key_id: int, check: bytes) -> None:
+        """See `Store.add_key_check`."""
+        await self._change("add_key_check", key_id, check)
+
+    async def purge(self, now_ms: int) -> int:
+        """See `Store.purge`."""
+        expired_at_ms = now_ms - IDEMPOTENCY_TTL_MS
+
+        def step(connection: apsw.Connection) -> int:
+            connection.execute(SQL["purge_idempotency_records"], (expired_at_ms, _PURGE_STEP))
+            return connection.changes()
+
+        gone = 0
+        while count := await self._writer.run(step):
+            gone += count
+        return gone
+
+    async def _change(self, name: str, *values: object) -> None:
+        await self._writer.run(lambda connection: connection.execute(SQL[name], values).fetchall())
+
+    async def _row(self, name: str, *values: object) -> Row | None:
+        return await self._read(lambda connection: connection.execute(SQL[name], values).fetchone())
+
+    async def _rows(self, name: str, *values: object) -> list[Row]:
+        return await self._read(lambda connection: connection.execute(SQL[name], values).fetchall())
+
+    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
+        """Run a query on a reader's connection, in one snapshot. Raises `Unavailable`."""
+
+        def task() -> T:
+            with translated():
+                connection = self._reader_connection()
+                # One snapshot for all of it; a single statement would have that anyway.
+                with connection:
+                    return read(connection)
+
+        if self._closed:
+            raise Unavailable
+        return await asyncio.get_running_loop().run_in_executor(self._readers, task)
+
+    def _reader_connection(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._reader, "connection", None)
+        if connection is None:
+            connection = connect(self._path, busy_timeout_s=self._busy_timeout_s, read_only=True)
+            self._reader.connection = connection
+        return connection
+
+
+def _key(connection: apsw.Connection, operator_id: int, key_id: str) -> ApiKey | None:
+    row = connection.execute(SQL["keys"], (operator_id, key_id)).fetchone()
+    return key_of(row) if row else None

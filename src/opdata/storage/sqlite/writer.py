@@ -1,0 +1,160 @@
+"""The writer: one thread and one connection a process, committing waiting tasks together.
+
+Tasks that wait while a transaction is being written join it, each in a savepoint of its own, and
+share its one flush to disk: group commit. A task that fails takes only its savepoint with it; a
+commit that fails takes the whole group. Nobody hears of success before the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from opdata.errors import Unavailable
+from opdata.storage.sqlite.connection import Task, translated, wait_when_busy
+
+T = TypeVar("T")
+
+_MAX_GROUP: Final = 64
+_MAX_GROUP_S: Final = 0.05
+_TRUNCATE_WAIT_S: Final = 0.25
+
+
+class Undo(Exception):  # noqa: N818 - not an error: a task's way to say that it wrote nothing
+    """Raised by a task to roll back all it did and still answer `result`."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__("undone on purpose")
+        self.result = result
+
+
+class Writer:
+    """Runs tasks in transactions, in the order they were handed in."""
+
+    def __init__(self, connect: Callable[[], apsw.Connection], busy_timeout_s: float) -> None:
+        self._connect = connect
+        self._busy_timeout_s = busy_timeout_s
+        self._connection: apsw.Connection | None = None
+        self._waiting: queue.SimpleQueue[tuple[Task, Future[Any]] | None] = queue.SimpleQueue()
+        self._truncate_log = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, task: Callable[[apsw.Connection], T]) -> T:
+        """Run a task in a transaction; return its result once that is durable.
+
+        The task may raise, which rolls back what it did, or raise `Undo`, which does so and
+        answers. Raises `Unavailable` when the database cannot be written.
+        """
+        if self._closed:
+            message = "The server is shutting down; nothing was written."
+            raise Unavailable(message)
+        future: Future[T] = Future()
+        self._waiting.put((task, future))
+        # Shielded: whoever stops waiting does not call back what is being committed.
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    def truncate_log(self) -> None:
+        """Called by a task: once it is committed, empty the write-ahead log (W51)."""
+        self._truncate_log = True
+
+    async def close(self) -> None:
+        """Finish the tasks handed in so far and end the thread."""
+        self._closed = True
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            last_one = self._run_group(first)
+            if last_one:
+                break
+        if self._connection is not None:
+            self._connection.close()
+
+    def _run_group(self, first: tuple[Task, Future[Any]]) -> bool:
+        """Run a transaction with `first` and what joins it; True when the queue has ended."""
+        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        ended = False
+        current: tuple[Task, Future[Any]] | None = first
+        started = time.monotonic()
+        futures = [first[1]]
+        try:
+            with translated():
+                connection = self._open()
+                connection.execute("BEGIN IMMEDIATE")
+                while current is not None:
+                    done.append((current[1], *self._run_one(connection, current[0])))
+                    current = None
+                    if len(done) < _MAX_GROUP and time.monotonic() - started < _MAX_GROUP_S:
+                        current, ended = self._next()
+                    if current is not None:
+                        futures.append(current[1])
+                connection.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+            self._abandon()
+            for future in futures:
+                future.set_exception(error)
+            return ended
+        if self._truncate_log:
+            self._empty_log(connection)
+        for future, result, failure in done:
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+        return ended
+
+    def _next(self) -> tuple[tuple[Task, Future[Any]] | None, bool]:
+        try:
+            task = self._waiting.get_nowait()
+        except queue.Empty:
+            return None, False
+        return task, task is None
+
+    def _run_one(self, connection: apsw.Connection, task: Task) -> tuple[Any, Exception | None]:
+        connection.execute("SAVEPOINT task")
+        try:
+            result = task(connection)
+        except Undo as undo:
+            connection.execute("ROLLBACK TO task")
+            connection.execute("RELEASE task")
+            return undo.result, None
+        except (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.CorruptError):
+            raise  # SQLite may have rolled everything back by itself: the group is lost
+        except Exception as error:  # noqa: BLE001 - it goes to the one who waits for this task
+            connection.execute("ROLLBACK TO task")
+            connection.execute("RELEASE task")
+            return None, error
+        connection.execute("RELEASE task")
+        return result, None
+
+    def _open(self) -> apsw.Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _abandon(self) -> None:
+        # A connection that met an I/O error is not trusted with the next transaction.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(force=True)
+
+    def _empty_log(self, connection: apsw.Connection) -> None:
+        # Readers of older snapshots hold it up; then the next group, or the housekeeping, tries again.
+        wait_when_busy(connection, _TRUNCATE_WAIT_S)
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._truncate_log = False
+        except (apsw.BusyError, apsw.LockedError, apsw.IOError, apsw.FullError):
+            pass
+        finally:
+            wait_when_busy(connection, self._busy_timeout_s)

@@ -1,0 +1,223 @@
+"""One request's writes inside a transaction: the claim, the work, the job, the reply (W25).
+
+Everything here runs in the writer's thread with the write lock held, so what is read stays true
+until the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import apsw
+import msgspec
+from msgspec import UNSET
+
+from opdata.errors import IdempotencyKeyReused
+from opdata.model import OperatorSettings
+from opdata.storage.base import (
+    IDEMPOTENCY_TTL_MS,
+    AppendEvents,
+    ChangeSettings,
+    Claim,
+    DeleteEntity,
+    Outcome,
+    Reply,
+    SetStates,
+    StateRow,
+    UpsertEntities,
+    Write,
+)
+from opdata.storage.sqlite.connection import SQL, scalar, write_rows
+from opdata.storage.sqlite.records import operator_of
+
+_found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
+_found_numbers: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_found_keys: Final = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+
+
+def perform(connection: apsw.Connection, write: Write) -> Reply:
+    """Answer the claim or do the work and record it. Raises `IdempotencyKeyReused`."""
+    recording = not write.dry_run
+    if recording and write.claim is not None:
+        reply = _answered(connection, write.operator_id, write.claim, write.now_ms)
+        if reply is not None:
+            return reply
+    reply = write.finish(_work(connection, write))
+    if recording and write.job is not None:
+        job = write.job
+        connection.execute(
+            SQL["add_job"],
+            (write.operator_id, job.job_id, job.type, reply.job_output, write.now_ms, write.now_ms),
+        )
+    if recording and write.claim is not None:
+        claim, kept = write.claim, reply.replay or reply
+        connection.execute(
+            SQL["add_idempotency_record"],
+            (write.operator_id, claim.key, claim.method, claim.path, claim.fingerprint)
+            + (kept.status, kept.body, write.now_ms),
+        )
+    return reply
+
+
+def _answered(
+    connection: apsw.Connection, operator_id: int, claim: Claim, now_ms: int
+) -> Reply | None:
+    row = connection.execute(
+        SQL["find_idempotency_record"],
+        (operator_id, claim.key, claim.method, claim.path, now_ms - IDEMPOTENCY_TTL_MS),
+    ).fetchone()
+    if row is None:
+        return None
+    fingerprint, status, body = row
+    if fingerprint != claim.fingerprint:
+        raise IdempotencyKeyReused
+    return Reply(status, body, replayed=True)
+
+
+def _work(connection: apsw.Connection, write: Write) -> Outcome:
+    match write.work:
+        case UpsertEntities() as work:
+            return _upsert_entities(connection, write, work)
+        case AppendEvents() as work:
+            return _append_events(connection, write, work)
+        case SetStates() as work:
+            return _set_states(connection, write, work)
+        case DeleteEntity() as work:
+            return _delete_entity(connection, write, work)
+        case ChangeSettings() as work:
+            return _change_settings(connection, write, work)
+
+
+def _upsert_entities(
+    connection: apsw.Connection, write: Write, work: UpsertEntities
+) -> Outcome:
+    rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
+    entity_ids = [row.entity_id for row in rows]
+    created = [True] * len(rows)
+    numbers: list[int | None] = [None] * len(rows)
+    changed: Sequence[int] = range(len(rows))
+    found = _found_entities(
+        scalar(connection, "find_live_entities", _names([r.external_id for r in rows]), operator_id)
+    )
+    if found:
+        unchanged = set()
+        for position, number, entity_id, fingerprint in found:
+            entity_ids[position], numbers[position] = entity_id, number
+            created[position] = False
+            if fingerprint == rows[position].fingerprint.hex().upper():
+                unchanged.add(position)
+        changed = [position for position in changed if position not in unchanged]
+    sealed = work.seal(changed)
+    write_rows(
+        connection,
+        "upsert_entities",
+        [
+            (numbers[at], operator_id, (row := rows[at]).external_id, row.entity_id, row.entity_type)
+            + (row.data, secret, row.fingerprint, now_ms, now_ms)
+            for at, secret in zip(changed, sealed, strict=True)
+        ],
+    )
+    return Outcome(entity_ids=entity_ids, created=created)
+
+
+def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents) -> Outcome:
+    rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
+    outcome = Outcome(refused={}, duplicates={})
+    numbers = _entity_numbers(connection, operator_id, {row.external_id for row in rows})
+    taken = _taken_keys(connection, operator_id, {row.idempotency_key for row in rows})
+    events: list[tuple[Any, ...]] = []
+    keys: list[tuple[Any, ...]] = []
+    for position, row in enumerate(rows):
+        number = numbers.get(row.external_id)
+        if number is None:
+            outcome.refused[position] = "NOT_FOUND"
+            continue
+        if row.idempotency_key is not None:
+            first = taken.setdefault(row.idempotency_key, (row.event_id, row.fingerprint))
+            if first[0] != row.event_id:
+                if first[1] == row.fingerprint:
+                    outcome.duplicates[position] = first[0]
+                else:
+                    outcome.refused[position] = "DUPLICATE_CONFLICT"
+                continue
+            keys.append((operator_id, row.idempotency_key, row.event_id, row.fingerprint))
+        events.append(
+            (operator_id, number, row.event_id, row.event_type, row.data)
+            + (row.occurred_at_ms, now_ms)
+        )
+    write_rows(connection, "append_events", events)
+    write_rows(connection, "add_event_keys", keys)
+    return outcome
+
+
+def _set_states(connection: apsw.Connection, write: Write, work: SetStates) -> Outcome:
+    outcome = Outcome(refused={})
+    operator_id = write.operator_id
+    numbers = _entity_numbers(connection, operator_id, {row.external_id for row in work.rows})
+    overwriting: list[tuple[Any, ...]] = []
+    observing: list[tuple[Any, ...]] = []
+    for position, row in enumerate(work.rows):
+        number = numbers.get(row.external_id)
+        if number is None:
+            outcome.refused[position] = "NOT_FOUND"
+            continue
+        values = _state_values(operator_id, number, row, write.now_ms)
+        (overwriting if row.force else observing).append(values)
+    write_rows(connection, "overwrite_states", overwriting)
+    write_rows(connection, "observe_states", observing)
+    return outcome
+
+
+def _state_values(operator_id: int, number: int, row: StateRow, now_ms: int) -> tuple[Any, ...]:
+    return (operator_id, number, row.state_key, row.value, row.observed_at_ms, now_ms)
+
+
+def _delete_entity(connection: apsw.Connection, write: Write, work: DeleteEntity) -> Outcome:
+    connection.execute(SQL["bury_entity"], (write.now_ms, write.operator_id, work.external_id))
+    return Outcome() if connection.changes() else Outcome(refused={0: "NOT_FOUND"})
+
+
+def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSettings) -> Outcome:
+    operator_id = write.operator_id
+    if work.template_id is not UNSET:
+        connection.execute(SQL["change_template"], (operator_id, work.template_id))
+    if work.data_retention_days is not UNSET:
+        connection.execute(
+            SQL["change_data_retention_days"], (operator_id, work.data_retention_days)
+        )
+    if work.retention_policy is not UNSET:
+        policy = work.retention_policy
+        text = None if policy is None else msgspec.json.encode(policy).decode()
+        connection.execute(SQL["change_retention_policy"], (operator_id, text))
+    return Outcome(settings=_settings(connection, operator_id))
+
+
+def _settings(connection: apsw.Connection, operator_id: int) -> OperatorSettings:
+    row = connection.execute(SQL["operators"], (operator_id,)).fetchone()
+    return operator_of(row).settings
+
+
+def _entity_numbers(
+    connection: apsw.Connection, operator_id: int, external_ids: set[str]
+) -> dict[str, int]:
+    names = list(external_ids)
+    found = scalar(connection, "find_entity_numbers", _names(names), operator_id)
+    return {names[position]: number for position, number in _found_numbers(found)}
+
+
+def _taken_keys(
+    connection: apsw.Connection, operator_id: int, keys: set[str | None]
+) -> dict[str, tuple[bytes, bytes | None]]:
+    names = [key for key in keys if key is not None]
+    if not names:
+        return {}
+    found = _found_keys(scalar(connection, "find_event_keys", _names(names), operator_id))
+    return {
+        names[position]: (bytes.fromhex(event_id), bytes.fromhex(fingerprint))
+        for position, event_id, fingerprint in found
+    }
+
+
+def _names(names: list[str]) -> str:
+    return msgspec.json.encode(names).decode()

@@ -1,0 +1,235 @@
+"""Bytes to items: whole batches at once, then item by item where one of them is bad (W20–W28).
+
+A batch whose every item has the right shape is decoded in one C call. Only when that fails is it
+taken apart, so that a bad item costs itself and not its neighbours (W23).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from opdata.errors import InvalidInput
+from opdata.model import MAX_EXTERNAL_ID_CHARS
+from opdata.wire.schema import EntityItem, EventItem, StateItem
+from opdata.wire.text import check_body, has_bad_text, may_have_bad_text
+
+Item = TypeVar("Item", EntityItem, EventItem, StateItem)
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ANY_ITEMS: Final = msgspec.json.Decoder(list[Raw])
+_ANY_VALUE: Final = msgspec.json.Decoder(Raw)
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_TYPE_NAMES: Final = {"{": "an object", "[": "an array", '"': "a string", "t": "a boolean"}
+_BAD_TEXT: Final = "Item holds text that cannot be stored: U+0000 or a lone surrogate"
+
+
+class Malformed(Struct, frozen=True):
+    """An item whose members are not all there or not all of the right type.
+
+    `members` has those that are right, so that the template's problems can be told too;
+    `problems` has a message for each that is not.
+    """
+
+    external_id: str | None
+    members: dict[str, Any]
+    problems: list[str]
+
+
+class Batch(Struct, Generic[Item], frozen=True):
+    """A decoded batch, in the order sent. `may_have_nulls`: some value in it may be null."""
+
+    items: Sequence[Item | Malformed]
+    may_have_nulls: bool
+
+
+class ItemShape(Generic[Item]):
+    """How items of one kind are decoded: the struct, and its members with their checks."""
+
+    def __init__(self, item: type[Item], *, objects: frozenset[str], optional: frozenset[str]) -> None:
+        self._item = item
+        self._one = msgspec.json.Decoder(item)
+        self._many = msgspec.json.Decoder(list[item])  # type: ignore[valid-type] # built once a kind
+        self._objects = objects
+        self._optional = optional
+        self._decoders = {
+            field.name: msgspec.json.Decoder(dict[str, Raw] if field.type == dict[str, Raw] else Raw)
+            for field in msgspec.structs.fields(item)
+        }
+
+    def batch(self, body: bytes, max_items: int, *, ndjson: bool = False) -> Batch[Item]:
+        """Decode a batch body. Raises `InvalidInput` when it is not 1 to `max_items` items (W20)."""
+        if ndjson:
+            return self._lines(body, max_items)
+        body = check_body(body)
+        if not may_have_bad_text(body):
+            try:
+                items = self._many.decode(body)
+            except msgspec.ValidationError:
+                pass
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise malformed_json(error) from None
+            else:
+                _check_count(len(items), max_items)
+                return Batch(items, b"null" in body)
+        try:
+            raw_items = _ANY_ITEMS.decode(body)
+        except msgspec.ValidationError:
+            message = f"The body must be a JSON array of 1 to {max_items} items, not {type_name(body)}"
+            raise InvalidInput(message) from None
+        except msgspec.DecodeError as error:
+            raise malformed_json(error) from None
+        _check_count(len(raw_items), max_items)
+        return Batch([self._loose(bytes(raw)) for raw in raw_items], may_have_nulls=True)
+
+    def single(self, members: dict[str, Raw], **given: str) -> Batch[Item]:
+        """One item as a batch of one; `given` members come from the path and win over the body's."""
+        path = {name: Raw(msgspec.json.encode(value)) for name, value in given.items()}
+        return Batch([self._loose(msgspec.json.encode(members | path))], may_have_nulls=True)
+
+    def _lines(self, body: bytes, max_items: int) -> Batch[Item]:
+        # Blank lines are not items; a line's own faults are its item's (W10).
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        _check_count(len(lines), max_items)
+        return Batch([self._line(line) for line in lines], may_have_nulls=True)
+
+    def _line(self, line: bytes) -> Item | Malformed:
+        try:
+            return self._loose(check_body(line))
+        except InvalidInput as error:
+            return Malformed(None, {}, [error.message.replace("The body", "The line")])
+        except msgspec.DecodeError as error:
+            return Malformed(None, {}, [f"The line is not valid JSON: {_reason(error)}"])
+
+    def _loose(self, raw: bytes) -> Item | Malformed:
+        if has_bad_text(raw):
+            members = self._right_members(raw)
+            return Malformed(_usable_id(members.get("externalId")), {}, [_BAD_TEXT])
+        try:
+            return self._one.decode(raw)
+        except msgspec.ValidationError:
+            return self._malformed(raw)
+
+    def _right_members(self, raw: bytes) -> dict[str, Any]:
+        try:
+            sent = _MEMBERS.decode(raw)
+        except msgspec.ValidationError:
+            return {}
+        return {
+            name: value
+            for name in self._item.__struct_fields__
+            if name in sent and (value := self._member(name, sent[name])) is not None
+        }
+
+    def _member(self, name: str, raw: Raw) -> Any:
+        """The member's value when it is of the right type, else None."""
+        text = bytes(raw)
+        if text == b"null":
+            return None
+        if name in self._objects:
+            return self._decoders[name].decode(raw) if text[:1] == b"{" else None
+        if name == "value":
+            return raw
+        return msgspec.json.decode(raw, type=str) if text[:1] == b'"' else None
+
+    def _malformed(self, raw: bytes) -> Malformed:
+        try:
+            sent = _MEMBERS.decode(raw)
+        except msgspec.ValidationError:
+            return Malformed(None, {}, [f"Item must be an object, not {type_name(raw)}"])
+        members = self._right_members(raw)
+        problems = []
+        for name in self._item.__struct_fields__:
+            absent = name not in sent or bytes(sent[name]) == b"null"
+            if name in members or (absent and name in self._optional):
+                continue
+            if absent:
+                problems.append(f'Missing required field: "{name}"')
+            else:
+                wanted = "an object" if name in self._objects else "a string"
+                problems.append(f'Field "{name}" must be {wanted}, not {type_name(bytes(sent[name]))}')
+        return Malformed(_usable_id(members.get("externalId")), members, problems)
+
+
+ENTITIES: Final = ItemShape(EntityItem, objects=frozenset({"data"}), optional=frozenset())
+EVENTS: Final = ItemShape(
+    EventItem, objects=frozenset({"data"}), optional=frozenset({"occurredAt", "idempotencyKey"})
+)
+STATES: Final = ItemShape(StateItem, objects=frozenset(), optional=frozenset({"observedAt"}))
+
+
+def json_object(body: bytes) -> dict[str, Raw]:
+    """The members of a body that must be a JSON object. Raises `InvalidInput`."""
+    body = check_body(body)
+    try:
+        return _MEMBERS.decode(body)
+    except msgspec.ValidationError:
+        message = f"The body must be a JSON object, not {type_name(body)}"
+        raise InvalidInput(message) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed_json(error) from None
+
+
+def state_members(body: bytes) -> dict[str, Raw]:
+    """The members of a single state's body: `{"value": …}`, or the value itself.
+
+    An object is taken for the first form when it has `value` and nothing beyond `observedAt`.
+    Raises `InvalidInput`.
+    """
+    body = check_body(body)
+    try:
+        value = _ANY_VALUE.decode(body)
+        if bytes(value)[:1] == b"{":
+            members = _MEMBERS.decode(body)
+            if "value" in members and members.keys() <= {"value", "observedAt"}:
+                return members
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed_json(error) from None
+    return {"value": value}
+
+
+def id_problem(name: str, text: str, max_chars: int = MAX_EXTERNAL_ID_CHARS) -> str | None:
+    """What is wrong with an id that the operator chose: its length or its characters (W9)."""
+    if not 1 <= len(text) <= max_chars:
+        return f'Field "{name}" must have 1 to {max_chars} characters, not {len(text)}'
+    # Nearly every id is printable throughout, and that is a tenth of the price of the search.
+    if not text.isprintable() and _CONTROL.search(text):
+        return f'Field "{name}" must not have control characters'
+    return None
+
+
+def type_name(json: bytes) -> str:
+    """What kind of JSON value this is, in words."""
+    first = json.strip()[:1].decode("ascii", "replace")
+    if first == "n":
+        return "null"
+    return _TYPE_NAMES.get("t" if first == "f" else first, "a number")
+
+
+def malformed_json(error: Exception) -> InvalidInput:
+    """The answer to a body that is not JSON. The parser's words hold a position and no content."""
+    return InvalidInput(f"The body is not valid JSON: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).removeprefix("JSON is malformed: ")
+    return text[:1].lower() + text[1:]
+
+
+def _usable_id(external_id: str | None) -> str | None:
+    if external_id is None or id_problem("externalId", external_id):
+        return None
+    return external_id
+
+
+def _check_count(count: int, max_items: int) -> None:
+    if count == 0:
+        message = f"The batch is empty; send 1 to {max_items} items"
+        raise InvalidInput(message)
+    if count > max_items:
+        message = f"The batch has {count} items; the maximum is {max_items}"
+        raise InvalidInput(message)

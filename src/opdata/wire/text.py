@@ -1,0 +1,92 @@
+"""What a body must be before it is parsed: UTF-8, of bounded nesting, of bounded numbers (W9).
+
+msgspec's `Raw` skips over nested values without looking at these, so they are checked first, over
+the whole body, with C-level calls that cost well under a millisecond for a full batch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from opdata.errors import InvalidInput
+
+MAX_DEPTH: Final = 64
+MAX_NUMBER_DIGITS: Final = 999
+
+_BRACKETS: Final = bytes.maketrans(b"[]", b"{}")
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % (MAX_NUMBER_DIGITS + 1))
+_SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|u0000|.)",
+    re.DOTALL,
+)
+_NUL_ESCAPE: Final = rb"\u0000"
+
+
+def check_body(body: bytes) -> bytes:
+    """The body, ready to be parsed.
+
+    Raises `InvalidInput` for bad UTF-8, nesting over 64, a number of 1,000 digits or more. Lone
+    surrogate escapes, which no parser takes, come back as escaped NULs: `has_bad_text` then finds
+    both, so that they cost their item and not its neighbours.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        message = f"The body is not valid UTF-8 (byte {error.start})"
+        raise InvalidInput(message) from None
+    _check_depth(body)
+    _check_numbers(body)
+    if _SUSPECT_ESCAPE.search(body):
+        return _ESCAPE.sub(lambda m: _NUL_ESCAPE if m["lone"] else m[0], body)
+    return body
+
+
+def may_have_bad_text(body: bytes) -> bool:
+    """Whether `has_bad_text` could be true of any part of a checked body; cheap."""
+    return _NUL_ESCAPE in body
+
+
+def has_bad_text(item: bytes) -> bool:
+    """Whether a part of a checked body holds a NUL or held a lone surrogate (W9)."""
+    return _NUL_ESCAPE in item and any(m[0] == _NUL_ESCAPE for m in _ESCAPE.finditer(item))
+
+
+def _check_depth(body: bytes) -> None:
+    # Reduced to its brackets and quotes, a body's strings collapse to `""` and every pass over it
+    # peels the innermost level. A quote that stays behind belongs to a string with brackets in it:
+    # only then are the strings cut out properly, which is ten times dearer.
+    plain = body
+    if b"\\" in body:
+        plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    structure = plain.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
+    if b'"' in structure:
+        structure = _STRING.sub(b"", body).translate(_BRACKETS, _NOT_STRUCTURE)
+    for _ in range(MAX_DEPTH):
+        if not structure:
+            return
+        peeled = structure.replace(b"{}", b"")
+        if len(peeled) == len(structure):
+            if len(structure) > MAX_DEPTH:
+                message = "The body is not valid JSON: its brackets do not match"
+                raise InvalidInput(message)
+            return  # few enough for the parser to say where without deep recursion
+        structure = peeled
+    if b"{}" in structure:
+        message = f"The body is nested more than {MAX_DEPTH} levels deep"
+        raise InvalidInput(message)
+
+
+def _check_numbers(body: bytes) -> None:
+    # A run of 1,000 digits covers a whole aligned block of 500, and a block fails `isdigit` at its
+    # first byte that is none. Digits in strings are let off by the exact look that follows.
+    step = (MAX_NUMBER_DIGITS + 1) // 2
+    if any(body[at : at + step].isdigit() for at in range(0, len(body) - step + 1, step)) and (
+        _LONG_NUMBER.search(_STRING.sub(b'""', body))
+    ):
+        message = f"The body has a number of more than {MAX_NUMBER_DIGITS} digits"
+        raise InvalidInput(message)
