@@ -27,7 +27,7 @@ from opdata.storage.base import (
     UpsertEntities,
 )
 from opdata.templates import EventRule, Template, missing_field, missing_fields
-from opdata.wire.decode import Batch, Malformed, id_problem, type_name
+from opdata.wire.decode import Batch, Malformed, id_problem, plain_id, type_name
 from opdata.wire.encode import split_personal
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 
@@ -81,18 +81,12 @@ def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer)
     secrets: list[bytes | None] = []
     position_of: dict[str, int] = {}
     for index, item in enumerate(batch.items):
-        if type(item) is Malformed:
+        if isinstance(item, Malformed):
             errors.append(_malformed_error(index, item, _entity_problems, template))
             continue
         external_id, data = item.externalId, item.data
         rule = rules.get(item.entityType)
-        if (
-            rule is None
-            or nulls
-            or not data.keys() >= rule.required
-            or not 1 <= len(external_id) <= 255
-            or not external_id.isprintable()
-        ):
+        if rule is None or nulls or not data.keys() >= rule.required or not plain_id(external_id):
             problems = _entity_problems(msgspec.structs.asdict(item), template)
             if problems or rule is None:
                 errors.append(_error(index, external_id, problems))
@@ -138,7 +132,7 @@ def check_events(
     accepted: list[int] = []
     rows: list[EventRow] = []
     for index, item in enumerate(batch.items):
-        if type(item) is Malformed:
+        if isinstance(item, Malformed):
             errors.append(_malformed_error(index, item, _event_problems, template))
             continue
         external_id, raw = item.externalId, item.data
@@ -146,8 +140,7 @@ def check_events(
         if (
             rule is None
             or not _fits(rule, raw, nulls=nulls)
-            or not 1 <= len(external_id) <= 255
-            or not external_id.isprintable()
+            or not plain_id(external_id)
             or item.occurredAt is not None
             or item.idempotencyKey is not None
         ):
@@ -179,7 +172,7 @@ def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Ch
     rows: list[StateRow] = []
     position_of: dict[tuple[str, str], int] = {}
     for index, item in enumerate(batch.items):
-        if type(item) is Malformed:
+        if isinstance(item, Malformed):
             errors.append(_malformed_error(index, item, _state_problems, template))
             continue
         problems = _state_problems(msgspec.structs.asdict(item), template)

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ _KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 _HEAD_BYTES: Final = 1 + _KEY_ID_BYTES + _NONCE_BYTES
 _TAG_BYTES: Final = 16
+_LENGTH: Final = struct.Struct(">I")
 _MASTER_KEY = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -50,15 +52,16 @@ class Sealer:
     def seal(self, external_ids: Sequence[str], secrets: Sequence[bytes]) -> list[bytes]:
         """Seal each secret for the entity of that external id; nonces are drawn in one call."""
         nonces = os.urandom(_NONCE_BYTES * len(secrets))
-        start = _VERSION + self._key_id
-        encrypt, bound = self._aead.encrypt, self._bound_to
-        sealed = []
-        at = 0
-        for external_id, secret in zip(external_ids, secrets, strict=True):
-            nonce = nonces[at : at + _NONCE_BYTES]
-            at += _NONCE_BYTES
-            sealed.append(start + nonce + encrypt(nonce, secret, bound(external_id)))
-        return sealed
+        starts = range(0, len(nonces), _NONCE_BYTES)
+        start, head, tail = _VERSION + self._key_id, self._head, self._tail
+        encrypt, length = self._aead.encrypt, _LENGTH.pack
+        # `_bound_to` written out: this loop is a fifth of a batch's time.
+        return [
+            start
+            + (nonce := nonces[at : at + _NONCE_BYTES])
+            + encrypt(nonce, secret, head + length(len(name := text.encode())) + name + tail)
+            for at, text, secret in zip(starts, external_ids, secrets, strict=True)
+        ]
 
     def open(self, external_id: str, sealed: bytes) -> bytes:
         """The secret sealed for that entity. Raises `SealBroken`, never returns anything else."""
@@ -152,4 +155,4 @@ def _derive(master: bytes, salt: bytes, info: bytes) -> bytes:
 
 
 def _prefixed(part: bytes) -> bytes:
-    return len(part).to_bytes(4, "big") + part
+    return _LENGTH.pack(len(part)) + part

@@ -114,7 +114,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir)
     os.environ[_WORKER_SETTINGS] = msgspec.json.encode(settings).decode()
     config = _uvicorn_config(settings, "opdata.server:worker_app")
-    Multiprocess(config, uvicorn.Server(config).run, [listener]).run()
+    Multiprocess(config, sockets=[listener]).run()
 
 
 def bind(settings: Settings) -> socket.socket:

@@ -5,14 +5,21 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from opdata.api.context import Call, convert, ok
+from opdata.clock import format_ms
 from opdata.errors import InvalidInput, NotFound
 from opdata.keys import new_key
 from opdata.model import ApiKey, OperatorSettings, RetentionPolicy, RetentionWindow
 from opdata.storage.base import ChangeSettings, Outcome, Reply
 from opdata.templates import all_templates, find_template
-from opdata.clock import format_ms
 from opdata.wire import encode
-from opdata.wire.schema import KeyChange, KeyCreated, KeyDraft, KeyParams, SettingsChange, SettingsOut
+from opdata.wire.schema import (
+    KeyChange,
+    KeyCreated,
+    KeyDraft,
+    KeyParams,
+    SettingsChange,
+    SettingsOut,
+)
 
 MIN_HOT_DAYS = 30
 MAX_ARCHIVE_DAYS = 1825

@@ -81,7 +81,7 @@ class _Unrouted:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         await _Exchange(self._services, scope, "unrouted").refuse(send, NotFound("No such path"))
 
 
@@ -106,7 +106,7 @@ class _Exchange:
             await self.refuse(send, error)
         except ClientDisconnect:
             self._note(499)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets a 500 and the log the cause
             _log.exception("request_failed", request_id=self._request_id, endpoint=self._name)
             message = f"Internal server error (request {self._request_id})"
             await self.refuse(send, InternalError(message))

@@ -13,8 +13,10 @@ from opdata.wire.schema import BatchParams, JobsParams
 
 
 async def batch_entities(call: Call) -> Reply:
-    """Upsert up to 1,000 entities. Bad items are reported and never stop their neighbours; all
-    accepted items, the job and the answer become durable together.
+    """Upsert up to 1,000 entities.
+
+    Bad items are reported and never stop their neighbours. All accepted items, the job and the
+    answer become durable together.
     """
     batch = decode.ENTITIES.batch(call.body, MAX_BATCH_ENTITIES, ndjson=call.is_ndjson)
     checked = check_entities(batch, await call.template(), call.sealer)

@@ -23,10 +23,11 @@ _INFLATE_STEP: Final = 1 << 20
 
 
 class _Inflater(Protocol):
-    eof: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
@@ -73,8 +74,8 @@ async def _receive(receive: Receive, max_bytes: int) -> bytes:
 
 def _inflater(coding: str) -> _Inflater:
     if coding == "zstd":
-        options = {zstd.DecompressionParameter.window_log_max: _MAX_ZSTD_WINDOW_LOG}
-        return zstd.ZstdDecompressor(options=options)
+        window = int(zstd.DecompressionParameter.window_log_max)
+        return zstd.ZstdDecompressor(options={window: _MAX_ZSTD_WINDOW_LOG})
     return _Gzip()
 
 

@@ -149,10 +149,10 @@ class Call(Struct):
         key = key.strip()
         if len(key) >= 2 and key[0] == key[-1] == '"':  # noqa: PLR2004 - a pair of quotes
             key = key[1:-1]
-        if not (1 <= len(key) <= _MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
-            message = (
-                f"Idempotency-Key must have 1 to {_MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters"
-            )
+        if not (
+            1 <= len(key) <= _MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()
+        ):
+            message = f"Idempotency-Key must have 1 to {_MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters"
             raise InvalidInput(message)
         if " " in key:
             message = "Idempotency-Key must not have spaces"
@@ -181,7 +181,9 @@ def time_param(name: str, text: str | None) -> int | None:
         return None
     at_ms = parse_ms(text)
     if at_ms is None:
-        message = f"Query parameter {name!r} must be an RFC 3339 time such as 2026-04-06T12:00:01.500Z"
+        message = (
+            f"Query parameter {name!r} must be an RFC 3339 time such as 2026-04-06T12:00:01.500Z"
+        )
         raise InvalidInput(message)
     return at_ms
 
@@ -204,6 +206,6 @@ def read_cursor(cursor: str | None, kind: type[T]) -> T | None:
 
 
 def _located(error: msgspec.ValidationError) -> str:
-    """msgspec's words with the member's name in ours: they hold types and limits, no values."""
+    """Msgspec's words with the member's name in ours: they hold types and limits, no values."""
     text, _, place = str(error).partition(" - at `$.")
     return f'Field "{place.rstrip("`")}": {text}' if place else text

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, UnknownCommandError, UnknownOptionError
 
 from opdata.cli.exits import Exit, exit_of, explain
 from opdata.cli.output import fail, is_terminal
@@ -27,23 +27,43 @@ def _version() -> str:
 app = App(
     name="opdata",
     help="Self-hostable Operator Data API: serve it, load data into it, look after it.",
-    help_epilogue="opdata COMMAND --help shows a command's flags.",
+    # Markdown in help texts would load a renderer of its own: a quarter of the start-up time.
+    help_format="plaintext",
     help_formatter="default" if is_terminal(sys.stdout) else "plain",
     version=_version,
-    default_parameter=Parameter(negative=()),
     exit_on_error=False,
     print_error=False,
     result_action="return_value",
 )
-app.command("opdata.cli.serve:serve", help="Run the server until SIGTERM or Ctrl-C.")
+# A help text given here replaces the docstring; its first line is what `opdata --help` lists.
 app.command(
-    "opdata.cli.load:app", name="load", help="Load entities, events or states from files into a server."
+    "opdata.cli.serve:serve",
+    help="""Run the server until SIGTERM or Ctrl-C.
+
+Every setting is a flag, an environment variable (--port: OPDATA_PORT) and a
+key of opdata.toml (port); the flag wins, then the variable, then the file.
+Secrets have no flag: set OPDATA_MASTER_KEY, OPDATA_OPS_TOKEN.""",
 )
-app.command("opdata.cli.operators:app", name="operators", help="Create and list operators, and set their limits.")
+app.command(
+    "opdata.cli.load:app",
+    name="load",
+    help="Load entities, events or states from files into a server.",
+)
+app.command(
+    "opdata.cli.operators:app",
+    name="operators",
+    help="Create and list operators, and set their limits.",
+)
 app.command("opdata.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
 app.command("opdata.cli.jobs:app", name="jobs", help="List batch jobs and show what became of one.")
 app.command("opdata.cli.db:app", name="db", help="Migrate and check the database.")
-app.command("opdata.cli.doctor:doctor", help="Check this installation and say what to do about what is wrong.")
+app.command(
+    "opdata.cli.doctor:doctor",
+    help="""Check this installation and say what to do about what is wrong.
+
+Changes nothing, and may run beside a running server. It reads the whole
+database, so a large one takes a while. Exit code 1 when something is wrong.""",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,12 +90,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage_message(error: CycloptsError) -> str:
-    message = " ".join(str(error).split())
+    command = " ".join(("opdata", *(error.command_chain or ())))
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        # In the error's own text, the suggestion imports the module of every command.
+        message = f"There is no command {command} {error.unused_tokens[0]}."
+    else:
+        message = " ".join(str(error).split())
     if isinstance(error, UnknownOptionError):
-        from opdata.cli.settings_flags import SECRETS, environment_variable, flag  # noqa: PLC0415 - start-up time
+        from opdata.cli.settings_flags import SECRETS, environment_variable, flag  # noqa: PLC0415
 
         for name in SECRETS:
             if error.token.keyword == flag(name):
-                return f"{flag(name)} is no flag, because other users can read it; set {environment_variable(name)}"
-    command = " ".join(("opdata", *(error.command_chain or ())))
+                variable = environment_variable(name)
+                return f"{flag(name)} is not a flag: other users could read it. Set {variable}."
     return f"{message} See: {command} --help"

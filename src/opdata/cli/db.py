@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
 from opdata.cli.output import note, print_fields, print_json
-from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
+from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened
 from opdata.errors import ConfigError, StartupError
 from opdata.storage.base import StoreReport
 from opdata.storage.sqlite import migrate_sqlite
 
 _KIB = 1024
 
-app = App(name="db", help="Migrate and check the database.")
+app = App(name="db", help="Migrate and check the database.", default_parameter=FLAGS)
 
 
 @app.command
 async def migrate(
-    *, dry_run: bool = False, database: Database = DEFAULT_DATABASE, as_json: AsJson = False
+    *,
+    dry_run: Annotated[
+        bool, Parameter(help="Print what would be applied and change nothing.")
+    ] = False,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
 ) -> None:
     """Bring the database to this version's schema, creating it if there is none.
 
-    `opdata serve` does the same when it starts. Safe to run twice, and from several machines at once.
-
-    Parameters
-    ----------
-    dry_run
-        Print what would be applied and change nothing.
+    The server does the same when it starts. Safe to run twice, and from
+    several processes at once.
     """
     settings = database.settings()
     names = await migrate_sqlite(
@@ -44,9 +47,10 @@ async def migrate(
 
 @app.command
 async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> Exit:
-    """Inspect the database: schema, integrity, sizes; exit code 1 when something is wrong.
+    """Inspect the database: schema, integrity, sizes.
 
-    Reads the whole file, so a large database takes a while. The server may be running.
+    Exit code 1 when something is wrong. Reads the whole file, so a large
+    database takes a while. The server may be running.
     """
     settings = database.settings()
     try:
@@ -88,15 +92,16 @@ async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
     return Exit.PROBLEM if report.problems else Exit.OK
 
 
-def size_text(size_bytes: float) -> str:
+def size_text(size_bytes: int) -> str:
     """A size for people: `12.3 MiB`."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size_bytes < _KIB:
-            break
-        size_bytes /= _KIB
-    else:
-        unit = "TiB"
-    return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+    if size_bytes < _KIB:
+        return f"{size_bytes} bytes"
+    size = size_bytes / _KIB
+    for unit in ("KiB", "MiB", "GiB"):
+        if size < _KIB:
+            return f"{size:.1f} {unit}"
+        size /= _KIB
+    return f"{size:.1f} TiB"
 
 
 def _unopened(url: str, problem: str) -> StoreReport:

@@ -12,7 +12,7 @@ class Exit(IntEnum):
 
     OK = 0
     PROBLEM = 1
-    """Something was found wrong or refused: rejected items, a failed check, a name that is taken."""
+    """Something was found wrong or refused: rejected items, a failed check, a taken name."""
     USAGE = 2
     """The command line or the configuration is wrong; nothing was done."""
     AUTH = 3

@@ -8,8 +8,8 @@ import msgspec
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import UnknownName
-from opdata.cli.output import note, print_fields, print_json, print_table
-from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened, operator_named
+from opdata.cli.output import note, print_fields, print_json, print_table, short_time
+from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
 from opdata.clock import format_ms
 from opdata.errors import ConfigError
 from opdata.model import MAX_PAGE_ITEMS, Job, JobStatus, JobType, Operator
@@ -17,7 +17,7 @@ from opdata.storage.base import JobQuery, Store
 
 _ERRORS_SHOWN = 20
 
-app = App(name="jobs", help="List batch jobs and show what became of one.")
+app = App(name="jobs", help="List batch jobs and show what became of one.", default_parameter=FLAGS)
 
 OfOperator = Annotated[
     str | None, Parameter(name="--operator", help="Only this operator's, by its name.")
@@ -28,23 +28,15 @@ OfOperator = Annotated[
 async def list_(
     *,
     operator: OfOperator = None,
-    status: JobStatus | None = None,
-    type_: Annotated[JobType | None, Parameter(name="--type")] = None,
-    limit: int = 20,
+    status: Annotated[JobStatus | None, Parameter(help="Only jobs in this status.")] = None,
+    type_: Annotated[
+        JobType | None, Parameter(name="--type", help="Only jobs of this type.")
+    ] = None,
+    limit: Annotated[int, Parameter(help="How many at most, 1 to 1,000.", show_default=True)] = 20,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first.
-
-    Parameters
-    ----------
-    status
-        Only jobs in this status.
-    type_
-        Only jobs of this type.
-    limit
-        How many at most, 1 to 1,000.
-    """
+    """List jobs, newest first."""
     if not 1 <= limit <= MAX_PAGE_ITEMS:
         message = f"--limit must be 1 to {MAX_PAGE_ITEMS}, not {limit}"
         raise ConfigError(message)
@@ -71,7 +63,7 @@ async def list_(
                 job.status,
                 f"{job.progress} %",
                 *_counts(job),
-                format_ms(job.created_at_ms),
+                short_time(job.created_at_ms),
             ]
             for job in jobs
         ],
@@ -80,20 +72,14 @@ async def list_(
 
 @app.command
 async def show(
-    job_id: str,
+    job_id: Annotated[str, Parameter(help="The job's id, job_….")],
     /,
     *,
     operator: OfOperator = None,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
-    """Show one job and the items it refused.
-
-    Parameters
-    ----------
-    job_id
-        The job's id, `job_…`.
-    """
+    """Show one job and the items it refused."""
     async with opened(database.settings()) as store:
         if operator is not None:
             owners = [await operator_named(store, operator)]

@@ -7,8 +7,8 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit, UnknownName
-from opdata.cli.output import note, print_json, print_table
-from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened, operator_named
+from opdata.cli.output import note, print_json, print_table, short_time
+from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
 from opdata.clock import format_ms, now_ms
 from opdata.errors import ConfigError, Conflict
 from opdata.keys import new_key
@@ -16,7 +16,7 @@ from opdata.model import ApiKey
 
 MAX_LABEL_CHARS = 255
 
-app = App(name="keys", help="Create, list and revoke API keys.")
+app = App(name="keys", help="Create, list and revoke API keys.", default_parameter=FLAGS)
 
 OfOperator = Annotated[str, Parameter(name="--operator", help="Whose key, by the operator's name.")]
 
@@ -25,18 +25,15 @@ OfOperator = Annotated[str, Parameter(name="--operator", help="Whose key, by the
 async def create(
     *,
     operator: OfOperator,
-    label: str = "",
+    label: Annotated[str, Parameter(help="What to recognise the key by later.")] = "",
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
     """Create a key and print it, the only time it is shown.
 
-    Standard output holds the key alone: OPDATA_API_KEY=$(opdata keys create --operator NAME)
+    Standard output holds the key alone:
 
-    Parameters
-    ----------
-    label
-        What to recognise the key by later.
+    OPDATA_API_KEY=$(opdata keys create --operator NAME)
     """
     if len(label) > MAX_LABEL_CHARS or not label.isprintable():
         message = f"A label is at most {MAX_LABEL_CHARS} printable characters"
@@ -73,7 +70,9 @@ async def list_(
         print_json([_record(key) for key in keys])
         return
     if not keys:
-        note(f"Operator {operator} has no keys. Create one: opdata keys create --operator {operator}")
+        note(
+            f"Operator {operator} has no keys. Create one: opdata keys create --operator {operator}"
+        )
         return
     print_table(
         ["ID", "LABEL", "KEY", "CREATED", "LAST USED", "REVOKED"],
@@ -82,9 +81,9 @@ async def list_(
                 key.key_id,
                 key.label or "-",
                 key.masked_key,
-                format_ms(key.created_at_ms),
-                _time(key.last_used_at_ms) or "never",
-                _time(key.revoked_at_ms) or "-",
+                short_time(key.created_at_ms),
+                short_time(key.last_used_at_ms, none="never"),
+                short_time(key.revoked_at_ms),
             ]
             for key in keys
         ],
@@ -93,24 +92,20 @@ async def list_(
 
 @app.command
 async def revoke(
-    key_id: str,
+    key_id: Annotated[str, Parameter(help="The key's id, key_…, as opdata keys list shows it.")],
     /,
     *,
     operator: OfOperator,
-    force: bool = False,
+    force: Annotated[
+        bool,
+        Parameter(help="Revoke even the last active key, which locks the operator's clients out."),
+    ] = False,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> Exit:
     """Revoke a key; every server stops taking it within 5 seconds.
 
     The last active key stays unless --force; exit code 1 then.
-
-    Parameters
-    ----------
-    key_id
-        The key's id, `key_…`, as `opdata keys list` shows it.
-    force
-        Revoke even the last active key, which locks the operator's clients out.
     """
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator)
@@ -120,7 +115,10 @@ async def revoke(
             message = f"{error}, or say --force to lock the operator's clients out"
             raise Conflict(message) from None
     if key is None:
-        message = f"Operator {operator} has no key {key_id!r}; opdata keys list --operator {operator} shows its keys"
+        message = (
+            f"Operator {operator} has no key {key_id!r}; "
+            f"opdata keys list --operator {operator} shows its keys"
+        )
         raise UnknownName(message)
     if as_json:
         print_json(_record(key))

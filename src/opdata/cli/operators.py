@@ -8,9 +8,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.output import note, print_json, print_table
+from opdata.cli.output import note, print_json, print_table, short_time
 from opdata.cli.stores import (
     DEFAULT_DATABASE,
+    FLAGS,
     AsJson,
     Database,
     database_flags,
@@ -24,18 +25,22 @@ from opdata.model import RATE_CATEGORIES, Operator, Quota
 
 MAX_NAME_CHARS = 100
 
-app = App(name="operators", help="Create and list operators, and set their limits.")
+app = App(
+    name="operators",
+    help="Create and list operators, and set their limits.",
+    default_parameter=FLAGS,
+)
 
 
 @app.command
-async def create(name: str, /, *, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
-    """Create an operator; exit code 1 when the name is taken.
-
-    Parameters
-    ----------
-    name
-        What to call the operator in commands and logs; clients never see it.
-    """
+async def create(
+    name: Annotated[str, Parameter(help="What to call it in commands; clients never see it.")],
+    /,
+    *,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Create an operator; exit code 1 when the name is taken."""
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or name != name.strip():
         message = f"An operator's name is 1 to {MAX_NAME_CHARS} printable characters, not {name!r}"
         raise ConfigError(message)
@@ -68,7 +73,7 @@ async def list_(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
                 operator.settings.template_id or "-",
                 _days(operator.settings.data_retention_days),
                 ", ".join(f"{c}={text}" for c, text in _texts(operator.limits).items()) or "-",
-                format_ms(operator.created_at_ms),
+                short_time(operator.created_at_ms),
             ]
             for operator in operators
         ],
@@ -77,32 +82,32 @@ async def list_(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
 
 @app.command
 async def limits(
-    name: str,
+    name: Annotated[str, Parameter(help="The operator.")],
     /,
     *,
-    changes: Annotated[Sequence[str], Parameter(name="--set")] = (),
-    clear: bool = False,
+    changes: Annotated[
+        Sequence[str],
+        Parameter(
+            name="--set",
+            help="A limit of its own, such as ingest:batch=6000/60s; once for each category.",
+        ),
+    ] = (),
+    clear: Annotated[
+        bool,
+        Parameter(help="Drop its own limits first: what is not --set is the server's again."),
+    ] = False,
     database: Database = DEFAULT_DATABASE,
     as_json: AsJson = False,
 ) -> None:
     """Show an operator's rate limits, or change them.
 
     Running servers follow within 5 seconds.
-
-    Parameters
-    ----------
-    name
-        The operator.
-    changes
-        A limit of its own, such as `ingest:batch=6000/60s`; once for each category.
-    clear
-        Drop its own limits first: what is not `--set` is the server's again.
     """
     wanted = dict(map(_parse_limit, changes))
     settings = database.settings()
     async with opened(settings) as store:
         operator = await operator_named(store, name)
-        own: Mapping[str, Quota] = operator.limits
+        own = operator.limits
         if clear or wanted:
             own = ({} if clear else operator.limits) | wanted
             await store.set_limits(operator.operator_id, own)
@@ -122,7 +127,10 @@ async def limits(
 def _parse_limit(text: str) -> tuple[str, Quota]:
     category, equals, quota = text.partition("=")
     if not equals or category not in RATE_CATEGORIES:
-        message = f"--set reads CATEGORY=requests/seconds with a category of {', '.join(RATE_CATEGORIES)}, not {text!r}"
+        message = (
+            f"--set reads CATEGORY=requests/seconds, not {text!r}; "
+            f"the categories are {', '.join(RATE_CATEGORIES)}"
+        )
         raise ConfigError(message)
     return category, parse_quota(quota)
 

@@ -12,7 +12,10 @@ from typing import TextIO
 
 import msgspec
 
+from opdata.clock import format_ms
+
 _GAP = "  "
+_WIDEST = 10_000
 
 
 def print_json(value: object) -> None:
@@ -28,14 +31,24 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
-        table = Table(*headings, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for heading in headings:
+            table.add_column(heading, no_wrap=True)
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        Console(highlight=False).print(table)
+        # Never cut to the window: half an id is of no use to the next command.
+        Console(highlight=False, width=_WIDEST).print(table)
         return
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    for row in (headings, *cells):
-        print(_GAP.join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in (list(headings), *cells):
+        print(
+            _GAP.join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
+
+
+def short_time(at_ms: int | None, *, none: str = "-") -> str:
+    """A time in a table, to the second: `2026-04-06T12:00:01Z`."""
+    return none if at_ms is None else f"{format_ms(at_ms)[:-5]}Z"
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:

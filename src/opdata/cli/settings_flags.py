@@ -27,7 +27,9 @@ def settings_signature() -> inspect.Signature:
         if name in SECRETS:
             continue
         shown = f" Default: {default}." if default != "" else ""
-        parameter = Parameter(name=flag(name), help=help_texts[name] + shown, show_default=False)
+        parameter = Parameter(
+            name=flag(name), help=help_texts[name].replace("`", "") + shown, show_default=False
+        )
         parameters.append(
             inspect.Parameter(
                 name,

@@ -27,7 +27,7 @@ class Database:
 
     db: Annotated[
         str | None,
-        Parameter(help="Database URL, `sqlite:///path`. Unset: `opdata.db` in the data directory."),
+        Parameter(help="Database URL, sqlite:///path. Unset: opdata.db in the data directory."),
     ] = None
     data_dir: Annotated[
         str | None,
@@ -41,7 +41,11 @@ class Database:
 
 DEFAULT_DATABASE = Database()
 
-AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.")]
+# No --no-json and no "[default: False]" in the help: a flag that is not given is off.
+FLAGS = Parameter(negative=(), show_default=False)
+"""How the flags of a group of commands look by default."""
+
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs."), FLAGS]
 
 
 @asynccontextmanager
@@ -67,9 +71,14 @@ async def operator_named(store: Store, name: str) -> Operator:
             return operator
     names = [operator.name for operator in operators]
     if not names:
-        message = f"No operator is named {name!r}; there are none yet. Run: opdata operators create {name}"
+        message = (
+            f"No operator is named {name!r}; there are none yet. "
+            f"Run: opdata operators create {name}"
+        )
     elif len(names) > _NAMES_IN_HINT:
-        message = f"No operator is named {name!r}; opdata operators list shows the {len(names)} there are"
+        message = (
+            f"No operator is named {name!r}; opdata operators list shows the {len(names)} there are"
+        )
     else:
         message = f"No operator is named {name!r}; there is {', '.join(names)}"
     raise UnknownName(message)
@@ -79,4 +88,6 @@ def database_flags(settings: Settings) -> str:
     """The flags, with a space before, that make another command work on the same database."""
     default = Settings()
     given = [("--db", settings.db, default.db), ("--data-dir", settings.data_dir, default.data_dir)]
-    return "".join(f" {flag} {shlex.quote(value)}" for flag, value, plain in given if value != plain)
+    return "".join(
+        f" {flag} {shlex.quote(value)}" for flag, value, plain in given if value != plain
+    )

@@ -22,6 +22,8 @@ class Match(Struct, frozen=True):
     members: dict[str, str]
     rest: list[str]
     whole: str | None
+    ignored: str | None
+    """The column that a constant stands in for."""
 
 
 def match_columns(
@@ -55,8 +57,9 @@ def match_columns(
             members["externalId"] = alias
             del free[alias]
     constants = {}
+    ignored = None
     if constant is not None:
-        members.pop(kind.type_member, None)
+        ignored = members.pop(kind.type_member, None)
         constants[kind.type_member] = constant
     _require(kind, members, constants, columns=len(names), by_sql=by_sql)
     whole = _find_whole(kind, free, objects, by_sql=by_sql)
@@ -69,7 +72,7 @@ def match_columns(
             )
     elif not free and kind.payload == "value":
         raise LoadError("no column is left for the value of a state")
-    return Match(constants, members, list(free), whole)
+    return Match(constants, members, list(free), whole, ignored)
 
 
 def _find(member: str, names: Collection[str], *, by_sql: bool) -> str | None:
@@ -107,9 +110,7 @@ def _require(
     }
     for member in ("externalId", kind.type_member):
         if member not in members and member not in constants:
-            raise LoadError(
-                f"none of the {columns} columns is named {member} ({hint[member]})"
-            )
+            raise LoadError(f"none of the {columns} columns is named {member} ({hint[member]})")
 
 
 def option_of(kind: Kind) -> str:

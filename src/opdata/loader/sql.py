@@ -7,6 +7,9 @@ an absent cell becomes an absent member.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 from duckdb.sqltypes import DuckDBPyType
 
@@ -33,6 +36,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def path_literal(path: Path) -> str:
+    """A quoted file name that DuckDB takes as it is: its pattern characters are escaped."""
+    return literal(re.sub(r"[*?[]", r"[\g<0>]", str(path)))
+
+
 def quoted(value: str) -> str:
     """A JSON string of a VARCHAR."""
     return f"CAST(to_json({value}) AS VARCHAR)"
@@ -40,7 +48,7 @@ def quoted(value: str) -> str:
 
 def member(name: str, json: str) -> str:
     """`,"name":json`, or NULL when the value is."""
-    return f"{literal(',' + encode_name(name) + ':')} || {json}"
+    return f"{literal(',' + encode_name(name) + ':')} || ({json})"
 
 
 def encode_name(name: str) -> str:
@@ -84,7 +92,9 @@ def json_text(value: str, type_: DuckDBPyType, depth: int = 0) -> str:
     if kind == "map":
         return _map_text(value, type_, depth)
     if kind in _BINARY:
-        raise LoadError(f"a column is {type_}, which JSON has no form for; turn it into text with --sql")
+        raise LoadError(
+            f"a column is {type_}, which JSON has no form for; turn it into text with --sql"
+        )
     if kind in {"union", "variant"}:
         return f"nullif(CAST(to_json({value}) AS VARCHAR), 'null')"
     return quoted(f"CAST({value} AS VARCHAR)")
@@ -134,7 +144,7 @@ def _iso_utc(value: str) -> str:
 
 def _struct_text(value: str, type_: DuckDBPyType, depth: int) -> str:
     parts = [
-        member(name, f"({json_text(f'{value}.{ident(name)}', child, depth)})")
+        member(name, json_text(f"struct_extract({value}, {literal(name)})", child, depth))
         for name, child in _children(type_)
     ]
     return f"CASE WHEN {value} IS NOT NULL THEN {braces(parts)} END"

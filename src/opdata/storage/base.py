@@ -115,9 +115,10 @@ class UpsertEntities(Struct, frozen=True):
 
 
 class AppendEvents(Struct, frozen=True):
-    """Append rows in order. Rows without a live entity are refused as `NOT_FOUND`; of rows sharing
-    an `idempotency_key` (stored or in this write) the first counts, a later one with the same
-    fingerprint is a duplicate, with another it is refused as `DUPLICATE_CONFLICT` (W42).
+    """Append rows in order; rows without a live entity are refused as `NOT_FOUND`.
+
+    Of rows sharing an `idempotency_key`, stored or in this write, the first counts; a later one
+    with the same fingerprint is a duplicate, with another it is a `DUPLICATE_CONFLICT` (W42).
     """
 
     rows: Sequence[EventRow]
@@ -142,9 +143,9 @@ class DeleteEntity(Struct, frozen=True):
 class ChangeSettings(Struct, frozen=True):
     """Set the given members of the operator's settings; an UNSET one stays as it was."""
 
-    template_id: str | None | UnsetType = UNSET
-    data_retention_days: int | None | UnsetType = UNSET
-    retention_policy: RetentionPolicy | None | UnsetType = UNSET
+    template_id: str | UnsetType | None = UNSET
+    data_retention_days: int | UnsetType | None = UNSET
+    retention_policy: RetentionPolicy | UnsetType | None = UNSET
 
 
 Work = UpsertEntities | AppendEvents | SetStates | DeleteEntity | ChangeSettings

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-_BLOCK = re.compile(r"^-- name: (?P<name>[a-z_]+)\n(?P<text>.*?)(?=^-- name: |\Z)", re.M | re.S)
-_COMMENT = re.compile(r"^\s*--.*\n", re.M)
+_BLOCK = re.compile(
+    r"^-- name: (?P<name>[a-z_]+)\n(?P<text>.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL
+)
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
 class Queries(dict[str, str]):

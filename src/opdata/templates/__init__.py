@@ -68,9 +68,7 @@ class Template:
 def missing_fields(data: Mapping[str, Raw], required: Iterable[str]) -> list[str]:
     """A problem for each required field that is absent or null, in template order (W22, W23)."""
     return [
-        missing_field(name)
-        for name in required
-        if name not in data or bytes(data[name]) == _NULL
+        missing_field(name) for name in required if name not in data or bytes(data[name]) == _NULL
     ]
 
 

@@ -31,9 +31,7 @@ ExternalId = Annotated[
 ]
 Timestamp = Annotated[
     str,
-    Meta(
-        description="UTC, always with milliseconds and Z.", examples=["2026-04-06T12:00:01.500Z"]
-    ),
+    Meta(description="UTC, always with milliseconds and Z.", examples=["2026-04-06T12:00:01.500Z"]),
 ]
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE_ITEMS)]
 JsonObject = Annotated[
@@ -79,8 +77,8 @@ class SettingsChange(Struct, forbid_unknown_fields=True):
     """Members of the settings to change; an absent one stays as it was."""
 
     templateId: str | UnsetType = UNSET
-    dataRetentionDays: Annotated[int, Meta(ge=1, le=36_500)] | None | UnsetType = UNSET
-    retentionPolicy: RetentionPolicy | None | UnsetType = UNSET
+    dataRetentionDays: Annotated[int, Meta(ge=1, le=36500)] | UnsetType | None = UNSET
+    retentionPolicy: RetentionPolicy | UnsetType | None = UNSET
 
 
 class KeyDraft(Struct):

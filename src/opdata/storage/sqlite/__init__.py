@@ -12,8 +12,8 @@ import apsw
 
 from opdata.errors import StartupError
 from opdata.storage.sqlite.connection import connect, path_of, translated
-from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.schema import known_names, require_migrated, require_ours
+from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
 
 __all__ = ["SqliteStore", "migrate_sqlite", "open_sqlite", "path_of"]
@@ -28,9 +28,7 @@ async def open_sqlite(url: str, *, busy_timeout_s: float, migrate: bool) -> Sqli
 
 async def migrate_sqlite(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
     """Apply pending migrations, or with `dry_run` only name them."""
-    return await asyncio.to_thread(
-        _migrate, path_of(url), busy_timeout_s, dry_run=dry_run
-    )
+    return await asyncio.to_thread(_migrate, path_of(url), busy_timeout_s, dry_run=dry_run)
 
 
 def _prepare(path: Path, busy_timeout_s: float, *, migrate: bool) -> None:

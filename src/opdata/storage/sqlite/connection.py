@@ -18,7 +18,7 @@ from opdata.storage.queries import load_queries, rows_of_values
 
 SQL: Final = load_queries(__package__)
 
-_ROWS_A_STATEMENT: Final = 50
+_ROWS_A_STATEMENT: Final = 100
 _CACHED_STATEMENTS: Final = 100
 _CACHE_KIB: Final = 32 * 1024
 _CHECKPOINT_PAGES: Final = 4_000
@@ -40,7 +40,9 @@ def path_of(url: str) -> Path:
     """The file that `sqlite:///path` names; `sqlite:////abs` is absolute. Raises `ConfigError`."""
     path = unquote(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path or "?" in path:
-        message = f"A SQLite URL reads sqlite:///relative/path or sqlite:////absolute/path, not {url!r}"
+        message = (
+            f"A SQLite URL reads sqlite:///relative/path or sqlite:////absolute/path, not {url!r}"
+        )
         raise ConfigError(message)
     return Path(path)
 
@@ -92,8 +94,8 @@ def translated() -> Iterator[None]:
 def write_rows(connection: apsw.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Run an `INSERT … VALUES` for every row, many rows a statement.
 
-    Each statement run gives the interpreter's lock away and has to win it back; fifty rows at a
-    time keep that from dominating while other requests are being decoded.
+    Each statement run gives the interpreter's lock away and has to win it back; a hundred rows at
+    a time keep that from dominating while other requests are being decoded.
     """
     sql = SQL[name]
     many = rows_of_values(sql, _ROWS_A_STATEMENT)
@@ -105,9 +107,22 @@ def write_rows(connection: apsw.Connection, name: str, rows: Sequence[tuple[Any,
         connection.executemany(sql, rows[whole:])
 
 
+def one_row(connection: apsw.Connection, name: str, *values: Any) -> tuple[Any, ...] | None:
+    """A query's only row, if it has one."""
+    row: tuple[Any, ...] | None = connection.execute(SQL[name], values).fetchone()
+    return row
+
+
+def the_row(connection: apsw.Connection, name: str, *values: Any) -> tuple[Any, ...]:
+    """A query's only row, which is known to be there."""
+    row = one_row(connection, name, *values)
+    assert row is not None, name
+    return row
+
+
 def scalar(connection: apsw.Connection, name: str, *values: Any) -> Any:
     """The first column of a query's only row; None when there is no row."""
-    row = connection.execute(SQL[name], values).fetchone()
+    row = one_row(connection, name, *values)
     return None if row is None else row[0]
 
 

@@ -63,10 +63,12 @@ def inspect(connection: apsw.Connection, path: Path) -> StoreReport:
     problems += [f"migration {name} is pending; run: opdata db migrate" for name in todo]
     version = apsw.sqlite_lib_version()
     if tuple(map(int, version.split("."))) < tuple(map(int, MIN_SQLITE.split("."))):
-        problems.append(f"SQLite {version} is older than {MIN_SQLITE} and can corrupt a WAL database")
+        problems.append(
+            f"SQLite {version} is older than {MIN_SQLITE} and can corrupt a WAL database"
+        )
     present = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
     counts = {
-        table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - our names
+        table: _count(connection, f"SELECT count(*) FROM {table}")
         for table in _TABLES
         if table in present
     }
@@ -77,7 +79,9 @@ def inspect(connection: apsw.Connection, path: Path) -> StoreReport:
         applied=sorted(applied),
         pending=todo,
         size_bytes=sum(
-            file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists()
+            file.stat().st_size
+            for file in (path, path.with_name(path.name + "-wal"))
+            if file.exists()
         ),
         rows=counts,
         problems=problems,
@@ -93,6 +97,11 @@ def _known() -> Sequence[Migration]:
     return find_migrations(__package__)
 
 
+def _count(connection: apsw.Connection, sql: str) -> int:
+    (count,), *_ = connection.execute(sql)
+    return int(count)
+
+
 def _applied(connection: apsw.Connection) -> set[str]:
     exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
     if not exists:
@@ -103,9 +112,11 @@ def _applied(connection: apsw.Connection) -> set[str]:
 def require_ours(connection: apsw.Connection) -> None:
     """Raise `StartupError` when the file has tables and none of them are opdata's."""
     application_id = connection.pragma("application_id")
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    tables = _count(connection, "SELECT count(*) FROM sqlite_schema")
     if application_id != _APPLICATION_ID and tables:
-        message = f"{connection.filename} is a SQLite database of another program; nothing was touched"
+        message = (
+            f"{connection.filename} is a SQLite database of another program; nothing was touched"
+        )
         raise StartupError(message)
 
 

@@ -24,7 +24,7 @@ from opdata.storage.base import (
     Taken,
     Write,
 )
-from opdata.storage.sqlite.connection import SQL, connect, scalar, translated
+from opdata.storage.sqlite.connection import SQL, connect, one_row, scalar, the_row, translated
 from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.records import (
     Row,
@@ -155,7 +155,7 @@ class SqliteStore:
             if operator_id is None:
                 message = f"There is an operator named {name!r} already"
                 raise Conflict(message)
-            return operator_of(connection.execute(SQL["operators"], (operator_id,)).fetchone())
+            return operator_of(the_row(connection, "operators", operator_id))
 
         return await self._writer.run(task)
 
@@ -187,12 +187,11 @@ class SqliteStore:
         """See `Store.authenticate`."""
 
         def read(connection: apsw.Connection) -> tuple[ApiKey, Operator] | None:
-            row = connection.execute(SQL["authenticate"], (key_hash,)).fetchone()
+            row = one_row(connection, "authenticate", key_hash)
             if row is None:
                 return None
             key = key_of(row)
-            found = connection.execute(SQL["operators"], (key.operator_id,)).fetchone()
-            return key, operator_of(found)
+            return key, operator_of(the_row(connection, "operators", key.operator_id))
 
         return await self._read(read)
 
@@ -258,7 +257,7 @@ class SqliteStore:
         await self._writer.run(lambda connection: connection.execute(SQL[name], values).fetchall())
 
     async def _row(self, name: str, *values: object) -> Row | None:
-        return await self._read(lambda connection: connection.execute(SQL[name], values).fetchone())
+        return await self._read(lambda connection: one_row(connection, name, *values))
 
     async def _rows(self, name: str, *values: object) -> list[Row]:
         return await self._read(lambda connection: connection.execute(SQL[name], values).fetchall())
@@ -269,9 +268,12 @@ class SqliteStore:
         def task() -> T:
             with translated():
                 connection = self._reader_connection()
-                # One snapshot for all of it; a single statement would have that anyway.
-                with connection:
+                # One snapshot for all that the query reads.
+                connection.execute("BEGIN")
+                try:
                     return read(connection)
+                finally:
+                    connection.execute("ROLLBACK")
 
         if self._closed:
             raise Unavailable
@@ -286,5 +288,5 @@ class SqliteStore:
 
 
 def _key(connection: apsw.Connection, operator_id: int, key_id: str) -> ApiKey | None:
-    row = connection.execute(SQL["keys"], (operator_id, key_id)).fetchone()
+    row = one_row(connection, "keys", operator_id, key_id)
     return key_of(row) if row else None

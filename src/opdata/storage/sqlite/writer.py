@@ -27,7 +27,7 @@ _MAX_GROUP_S: Final = 0.05
 _TRUNCATE_WAIT_S: Final = 0.25
 
 
-class Undo(Exception):  # noqa: N818 - not an error: a task's way to say that it wrote nothing
+class Undo(Exception):
     """Raised by a task to roll back all it did and still answer `result`."""
 
     def __init__(self, result: Any) -> None:

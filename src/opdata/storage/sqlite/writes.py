@@ -14,7 +14,6 @@ import msgspec
 from msgspec import UNSET
 
 from opdata.errors import IdempotencyKeyReused
-from opdata.model import OperatorSettings
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
     AppendEvents,
@@ -28,7 +27,7 @@ from opdata.storage.base import (
     UpsertEntities,
     Write,
 )
-from opdata.storage.sqlite.connection import SQL, scalar, write_rows
+from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.records import operator_of
 
 _found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
@@ -54,8 +53,10 @@ def perform(connection: apsw.Connection, write: Write) -> Reply:
         claim, kept = write.claim, reply.replay or reply
         connection.execute(
             SQL["add_idempotency_record"],
-            (write.operator_id, claim.key, claim.method, claim.path, claim.fingerprint)
-            + (kept.status, kept.body, write.now_ms),
+            (
+                *(write.operator_id, claim.key, claim.method, claim.path, claim.fingerprint),
+                *(kept.status, kept.body, write.now_ms),
+            ),
         )
     return reply
 
@@ -89,9 +90,7 @@ def _work(connection: apsw.Connection, write: Write) -> Outcome:
             return _change_settings(connection, write, work)
 
 
-def _upsert_entities(
-    connection: apsw.Connection, write: Write, work: UpsertEntities
-) -> Outcome:
+def _upsert_entities(connection: apsw.Connection, write: Write, work: UpsertEntities) -> Outcome:
     rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
     entity_ids = [row.entity_id for row in rows]
     created = [True] * len(rows)
@@ -113,8 +112,10 @@ def _upsert_entities(
         connection,
         "upsert_entities",
         [
-            (numbers[at], operator_id, (row := rows[at]).external_id, row.entity_id, row.entity_type)
-            + (row.data, secret, row.fingerprint, now_ms, now_ms)
+            (
+                *(numbers[at], operator_id, (row := rows[at]).external_id, row.entity_id),
+                *(row.entity_type, row.data, secret, row.fingerprint, now_ms, now_ms),
+            )
             for at, secret in zip(changed, sealed, strict=True)
         ],
     )
@@ -143,8 +144,10 @@ def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents
                 continue
             keys.append((operator_id, row.idempotency_key, row.event_id, row.fingerprint))
         events.append(
-            (operator_id, number, row.event_id, row.event_type, row.data)
-            + (row.occurred_at_ms, now_ms)
+            (
+                *(operator_id, number, row.event_id, row.event_type, row.data),
+                *(row.occurred_at_ms, now_ms),
+            )
         )
     write_rows(connection, "append_events", events)
     write_rows(connection, "add_event_keys", keys)
@@ -190,12 +193,7 @@ def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSett
         policy = work.retention_policy
         text = None if policy is None else msgspec.json.encode(policy).decode()
         connection.execute(SQL["change_retention_policy"], (operator_id, text))
-    return Outcome(settings=_settings(connection, operator_id))
-
-
-def _settings(connection: apsw.Connection, operator_id: int) -> OperatorSettings:
-    row = connection.execute(SQL["operators"], (operator_id,)).fetchone()
-    return operator_of(row).settings
+    return Outcome(settings=operator_of(the_row(connection, "operators", operator_id)).settings)
 
 
 def _entity_numbers(

@@ -1,0 +1,6 @@
+PAGE = b""
+HEADERS = {}
+
+
+def asset(name):
+    return None

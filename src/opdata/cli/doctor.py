@@ -1,0 +1,286 @@
+"""`opdata doctor`: look an installation over, and say what to do about what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from msgspec import Struct
+
+from opdata.cli.db import size_text
+from opdata.cli.exits import Exit
+from opdata.cli.output import print_json, visible
+from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
+from opdata.config import Settings, load_settings
+from opdata.errors import OpdataError, StartupError
+from opdata.pii import MASTER_KEY_FILE, load_key_ring
+from opdata.storage.base import Store
+from opdata.storage.sqlite import path_of
+from opdata.storage.sqlite.schema import MIN_SQLITE
+
+MIN_PYTHON = (3, 11)
+MIN_FREE_BYTES = 512 * 1024 * 1024
+_CLOCK_SLACK_S = 60
+_NO_EARLIER_THAN_S = 1_767_225_600  # 2026-01-01: opdata is younger than that
+_ANSWER_WITHIN_S = 2.0
+
+_MARKS = {"ok": "✓", "failed": "✗", "skipped": "–"}
+
+
+class Finding(Struct, frozen=True):
+    """The outcome of one check. `remedy` says what to do about a failed one."""
+
+    check: str
+    status: Literal["ok", "failed", "skipped"]
+    message: str
+    remedy: str | None = None
+
+
+async def doctor(
+    *,
+    database: Database = DEFAULT_DATABASE,
+    host: Annotated[str | None, Parameter(help="Address that the server listens on.")] = None,
+    port: Annotated[int | None, Parameter(help="Port that the server listens on.")] = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Print every finding as it is made."""
+    settings = load_settings(
+        {"db": database.db, "data_dir": database.data_dir, "host": host, "port": port}
+    )
+    findings = []
+    async for finding in examine(settings):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    failed = sum(finding.status == "failed" for finding in findings)
+    if as_json:
+        print_json({"ok": not failed, "checks": findings})
+    elif failed:
+        print(f"\n{failed} of {len(findings)} checks failed.")
+    return Exit.PROBLEM if failed else Exit.OK
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Every check, in an order in which earlier ones explain later ones."""
+    yield _python()
+    yield _sqlite()
+    for finding in _folders(settings):
+        yield finding
+    async for finding in _database(settings):
+        yield finding
+    yield _clock(settings)
+    yield _address(settings)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < MIN_PYTHON:
+        return Finding(
+            "python", "failed", f"Python {version} is too old", "Install Python 3.11 or newer"
+        )
+    return Finding("python", "ok", f"Python {version}")
+
+
+def _sqlite() -> Finding:
+    import apsw  # noqa: PLC0415 - only here is the driver asked directly
+
+    version = apsw.sqlite_lib_version()
+    if _numbers(version) < _numbers(MIN_SQLITE):
+        return Finding(
+            "sqlite",
+            "failed",
+            f"SQLite {version} can corrupt a database that is read while its log is reset",
+            f"Upgrade apsw to one that brings SQLite {MIN_SQLITE} or newer",
+        )
+    return Finding("sqlite", "ok", f"SQLite {version}")
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    data_dir = Path(settings.data_dir)
+    folders = {"data directory": data_dir}
+    # The database may lie elsewhere, on a disk of its own.
+    if (elsewhere := path_of(settings.database_url).parent).absolute() != data_dir.absolute():
+        folders["database directory"] = elsewhere
+    for check, folder in folders.items():
+        yield _writable(check, folder)
+        yield _free_space(check, folder)
+
+
+def _writable(check: str, folder: Path) -> Finding:
+    if not folder.exists():
+        base = _existing(folder)
+        message = f"{folder} does not exist yet; opdata serve makes it"
+        return (
+            Finding(check, "skipped", message) if base.is_dir() else _not_a_directory(check, base)
+        )
+    if not folder.is_dir():
+        return _not_a_directory(check, folder)
+    try:
+        # Trying is the only test that knows about read-only mounts, quotas and capabilities.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding(
+            check,
+            "failed",
+            f"{folder} cannot be written: {error.strerror}",
+            f"Give the user that runs opdata write permission on {folder}",
+        )
+    return Finding(check, "ok", f"{folder} can be written")
+
+
+def _not_a_directory(check: str, path: Path) -> Finding:
+    return Finding(
+        check, "failed", f"{path} is not a directory", "Point --data-dir or --db elsewhere"
+    )
+
+
+def _free_space(check: str, folder: Path) -> Finding:
+    free = shutil.disk_usage(_existing(folder)).free
+    message = f"{size_text(free)} free for the {check}"
+    if free < MIN_FREE_BYTES:
+        remedy = "Free some space: with a full disk every write is answered 503"
+        return Finding("free space", "failed", message, remedy)
+    return Finding("free space", "ok", message)
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    path = path_of(settings.database_url)
+    if not path.exists():
+        yield Finding("database", "skipped", f"{path} does not exist yet; opdata serve creates it")
+        yield _master_key(settings, known={})
+        return
+    try:
+        async with opened(settings) as store:
+            async for finding in _inspection(settings, store):
+                yield finding
+    except OpdataError as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        yield Finding("database", "failed", f"{error}{cause}", _remedy_of(error))
+
+
+async def _inspection(settings: Settings, store: Store) -> AsyncIterator[Finding]:
+    yield _master_key(settings, known=dict(await store.key_checks()))
+    report = await store.report()
+    yield Finding("schema", "ok", f"The schema is up to date ({report.applied[-1]})")
+    rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items())
+    if report.problems:
+        yield Finding(
+            "database",
+            "failed",
+            "; ".join(report.problems),
+            "Stop the server, keep a copy of the file, and restore the last good backup",
+        )
+    else:
+        yield Finding("database", "ok", f"Intact, {size_text(report.size_bytes)}: {rows}")
+
+
+def _remedy_of(error: OpdataError) -> str:
+    if isinstance(error, StartupError):
+        return "opdata db check says more; opdata db migrate applies pending migrations"
+    return "Look for a process that holds the database locked, then run this again"
+
+
+def _master_key(settings: Settings, known: dict[int, bytes]) -> Finding:
+    path = Path(settings.data_dir) / MASTER_KEY_FILE
+    origin = "OPDATA_MASTER_KEY" if settings.master_key else str(path)
+    if not settings.master_key and not path.exists():
+        if not known:
+            return Finding(
+                "master key", "skipped", f"{path} does not exist yet; opdata serve makes it"
+            )
+        return Finding(
+            "master key",
+            "failed",
+            f"{path} is gone, and the database holds data sealed with it",
+            "Put the key file back from your backup, or set OPDATA_MASTER_KEY",
+        )
+    try:
+        ring = load_key_ring(Path(settings.data_dir), settings.master_key)
+    except (StartupError, OSError) as error:
+        loose = not settings.master_key and stat.S_IMODE(path.stat().st_mode) & 0o077
+        remedy = f"chmod 600 {path}" if loose else "Put the right key back; do not make a new one"
+        return Finding("master key", "failed", str(error), remedy)
+    if known and known.get(ring.key_id) != ring.check_value():
+        return Finding(
+            "master key",
+            "failed",
+            f"The key in {origin} is not the one that this database was sealed with",
+            "Put the right key back; personal fields cannot be read without it",
+        )
+    matches = "matches the database" if known else "is well-formed; nothing is sealed yet"
+    return Finding("master key", "ok", f"The key in {origin} {matches}")
+
+
+def _clock(settings: Settings) -> Finding:
+    path = path_of(settings.database_url)
+    files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
+    written_s = max((file.stat().st_mtime for file in files), default=0)
+    behind_s = max(written_s, _NO_EARLIER_THAN_S) - time.time()
+    remedy = "Set the clock and keep it synchronised (NTP): times are recorded with it"
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if behind_s > _CLOCK_SLACK_S:
+        since = "the database was last written" if written_s > _NO_EARLIER_THAN_S else "2026 began"
+        return Finding("clock", "failed", f"It is {now} by the clock, before {since}", remedy)
+    return Finding("clock", "ok", f"It is {now}")
+
+
+def _address(settings: Settings) -> Finding:
+    from opdata.server import bind  # noqa: PLC0415 - the web server is not needed for a verdict on the rest
+
+    where = f"{settings.host}:{settings.port}"
+    try:
+        bind(settings).close()
+    except StartupError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+            return _answering(settings, where)
+        return Finding("address", "failed", str(error), "Choose another --host or --port")
+    if settings.port == 0:
+        return Finding("address", "ok", "The server will pick a free port")
+    return Finding("address", "ok", f"{where} is free")
+
+
+def _answering(settings: Settings, where: str) -> Finding:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_WITHIN_S)
+    try:
+        connection.request("GET", "/healthz")
+        healthy = connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        healthy = False
+    finally:
+        connection.close()
+    if healthy:
+        return Finding("address", "ok", f"A server answers at {where}")
+    return Finding(
+        "address",
+        "failed",
+        f"{where} is taken by something that does not answer /healthz",
+        "Stop it, or choose another --port",
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next((each for each in (path, *path.parents) if each.exists()), path)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+def _print(finding: Finding) -> None:
+    print(f"{_MARKS[finding.status]} {finding.check}: {visible(finding.message)}")
+    if finding.status == "failed" and finding.remedy:
+        print(f"  → {visible(finding.remedy)}")

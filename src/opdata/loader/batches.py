@@ -1,0 +1,84 @@
+"""Cutting a source into batches: numbered, bounded in items and bytes, with a key each.
+
+The cut depends on the rows and the bounds alone, not on timing or concurrency: loading the same
+source again makes the same batches with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+
+from msgspec import Struct
+
+from opdata.loader.source import Row
+
+
+class Batch(Struct, frozen=True, eq=False):
+    """Items that travel together, and the source row of each, counted from 1.
+
+    `label` tells this batch and its parts from all others of a load: `7` may become `7a` and `7b`
+    when it is too large, or `7+` when its refused items are sent again.
+    """
+
+    label: str
+    rows: Sequence[int]
+    items: list[bytes]
+    external_ids: frozenset[str] = frozenset()
+
+    def body(self) -> bytes:
+        """The request body."""
+        return b"[" + b",".join(self.items) + b"]"
+
+    def key(self, scope: str, body: bytes) -> str:
+        """The idempotency key of `body`: scope, place in the source and content (W40)."""
+        digest = sha256(f"{scope}\n{self.label}\n".encode())
+        digest.update(body)
+        return f"load-{digest.hexdigest()[:40]}"
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The batch in two, in order. It needs two items."""
+        middle = len(self.items) // 2
+        return (
+            Batch(f"{self.label}a", self.rows[:middle], self.items[:middle]),
+            Batch(f"{self.label}b", self.rows[middle:], self.items[middle:]),
+        )
+
+    def again(self, indexes: Sequence[int]) -> Batch:
+        """The items at `indexes` under a label of their own, to be executed anew."""
+        return Batch(
+            f"{self.label}+",
+            [self.rows[index] for index in indexes],
+            [self.items[index] for index in indexes],
+        )
+
+
+def cut_batches(blocks: Iterable[list[Row]], max_body_bytes: int) -> Iterator[Batch]:
+    """A batch for each block, or several when it is over `max_body_bytes`.
+
+    An item that is over the bound by itself travels alone: the server has the last word on it.
+    """
+    number = 0
+    row = 1
+    for block in blocks:
+        for part in _parts(block, max_body_bytes):
+            number += 1
+            yield Batch(
+                label=str(number),
+                rows=range(row, row + len(part)),
+                items=[item for item, _ in part],
+                external_ids=frozenset(id_ for _, id_ in part if id_ is not None),
+            )
+            row += len(part)
+
+
+def _parts(block: list[Row], max_body_bytes: int) -> Iterator[list[Row]]:
+    start = 0
+    size = 2
+    for at, (item, _) in enumerate(block):
+        if at > start and size + len(item) > max_body_bytes:
+            yield block[start:at]
+            start = at
+            size = 2
+        size += len(item) + 1
+    yield block[start:]

@@ -1,0 +1,125 @@
+"""The API in this process: requests go through the whole application, rows are read beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+import httpx2
+
+from opdata import server
+from opdata.clock import now_ms
+from opdata.config import Settings
+from opdata.keys import new_key
+from opdata.model import ApiKey
+from opdata.storage import open_store
+
+PLAYER = {"email": "a@example.com", "country": "GB", "currency": "GBP", "status": "active"}
+
+
+def player(external_id: str, **data: Any) -> dict[str, Any]:
+    """A player item that fits the template."""
+    return {"entityType": "player", "externalId": external_id, "data": {**PLAYER, **data}}
+
+
+def deposit(external_id: str, amount: Any = 10, **members: Any) -> dict[str, Any]:
+    """A transaction event that fits the template."""
+    data = {"type": "deposit", "amount": amount, "currency": "GBP"}
+    return {"externalId": external_id, "eventType": "transaction", "data": data, **members}
+
+
+def state(external_id: str, value: Any, key: str = "balance", **members: Any) -> dict[str, Any]:
+    """A state item that fits the template."""
+    return {"externalId": external_id, "stateKey": key, "value": value, **members}
+
+
+class Api:
+    """One operator's view of a server; `rows` looks behind it."""
+
+    def __init__(self, client: httpx2.AsyncClient, settings: Settings, operator: str) -> None:
+        self.client = client
+        self.settings = settings
+        self.operator = operator
+
+    async def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        """`path` is below the base path, or at the root for `/api-keys` and the operations."""
+        root = path.startswith(("/api-keys", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
+        prefix = "" if root or path.startswith("/functions") else "/operator-data-api"
+        return await self.client.request(method, prefix + path, **kwargs)
+
+    async def get(self, path: str, **kwargs: Any) -> httpx2.Response:
+        return await self.request("GET", path, **kwargs)
+
+    async def post(self, path: str, body: Any = None, **kwargs: Any) -> httpx2.Response:
+        """`body`: bytes go as they are, anything else as JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.request("POST", path, content=content, **kwargs)
+
+    async def put(self, path: str, body: Any = None, **kwargs: Any) -> httpx2.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.request("PUT", path, content=content, **kwargs)
+
+    async def delete(self, path: str, **kwargs: Any) -> httpx2.Response:
+        return await self.request("DELETE", path, **kwargs)
+
+    async def data(self, path: str, **kwargs: Any) -> Any:
+        """The `data` of a GET that succeeds."""
+        answer = await self.get(path, **kwargs)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What stands in the database."""
+        path = self.settings.database_url.removeprefix("sqlite:///")
+        with apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY) as connection:
+            return list(connection.execute(sql, values))
+
+
+async def add_operator(settings: Settings, name: str) -> str:
+    """A new operator; its key."""
+    store = await open_store(settings.database_url)
+    try:
+        operator = await store.create_operator(name, os.urandom(32), now_ms())
+        made = new_key()
+        key = ApiKey(
+            made.key_id, operator.operator_id, "test", made.masked_key, now_ms(), None, None
+        )
+        await store.create_key(key, made.key_hash)
+    finally:
+        await store.close()
+    return made.key
+
+
+@asynccontextmanager
+async def serving_api(
+    data_dir: Path, *, template: bool = True, **settings: Any
+) -> AsyncIterator[tuple[Api, Api]]:
+    """Two operators' views of one server in this process, the template set for both."""
+    chosen = Settings(data_dir=str(data_dir), **settings)
+    await server.initialise(chosen, with_key=False)
+    keys = {name: await add_operator(chosen, name) for name in ("ours", "theirs")}
+    async with server.serving(chosen) as app:
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        clients = [
+            httpx2.AsyncClient(
+                transport=transport,
+                base_url="http://opdata.test",
+                headers={"Authorization": f"Bearer {key}"},
+            )
+            for key in keys.values()
+        ]
+        ours, theirs = (Api(c, chosen, name) for c, name in zip(clients, keys, strict=True))
+        if template:
+            for api in (ours, theirs):
+                answer = await api.put("/settings", {"templateId": "tpl_igaming"})
+                assert answer.status_code == 200, answer.text
+        try:
+            yield ours, theirs
+        finally:
+            for client in clients:
+                await client.aclose()

@@ -1,0 +1,112 @@
+"""A real server process on loopback, started with the command a user types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+OPDATA = str(Path(sys.executable).with_name("opdata"))
+START_TIMEOUT_S = 30
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RunningServer:
+    """`opdata serve` on a data directory. Stopped by its own pid, never by name."""
+
+    def __init__(self, data_dir: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = data_dir.with_name(data_dir.name + ".log")
+        self._flags = flags
+        self._env = {**os.environ, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base(self) -> str:
+        return f"{self.url}/operator-data-api"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> RunningServer:
+        """Start and wait until it is ready."""
+        self._process = subprocess.Popen(
+            [OPDATA, "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)]
+            + ["--log-format", "json", *self._flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self.log.open("ab"),
+            env=self._env,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self.log.read_text()
+            try:
+                if httpx2.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return self
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"not ready in {START_TIMEOUT_S} s: {self.log.read_text()}")
+
+    def kill(self) -> None:
+        """kill -9 of the server and the workers it started."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> int:
+        """SIGTERM, as a service manager does; the exit code."""
+        if self._process is None:
+            return 0
+        self._process.terminate()
+        try:
+            return self._process.wait(timeout=30)
+        finally:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+
+    def command(self, *arguments: str) -> Any:
+        """Run an `opdata` command on this server's store with --json; its answer."""
+        done = subprocess.run(
+            [OPDATA, *arguments, "--data-dir", str(self.data_dir), "--json"],
+            capture_output=True,
+            check=True,
+            env=self._env,
+            timeout=60,
+        )
+        return json.loads(done.stdout)
+
+    def new_key(self, operator: str = "default") -> str:
+        return str(self.command("keys", "create", "--operator", operator)["key"])
+
+    def client(self, key: str | None = None, *, template: bool = True) -> httpx2.Client:
+        """A client with a key of its own, the template set."""
+        client = httpx2.Client(
+            base_url=self.base,
+            headers={"Authorization": f"Bearer {key or self.new_key()}"},
+            timeout=60,
+        )
+        if template:
+            client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()
+        return client
