@@ -28,7 +28,6 @@ from opdata.storage.base import (
 )
 from opdata.templates import EventRule, Template, missing_field, missing_fields
 from opdata.wire.decode import Batch, Malformed, id_problem, plain_id, type_name
-from opdata.wire.encode import split_personal
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 
 _ProblemFinder = Callable[[dict[str, object], Template], list[str]]
@@ -91,7 +90,7 @@ def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer)
             if problems or rule is None:
                 errors.append(_error(index, external_id, problems))
                 continue
-        shown, secret = split_personal(data, rule.personal)
+        shown, secret = rule.personal.split(data)
         row = EntityRow(
             ids[index],
             external_id,

@@ -42,6 +42,7 @@ _PURGE_EVERY: Final = 30
 _GC_THRESHOLD: Final = 50_000
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _GRACE_S: Final = 20
+_KEEP_ALIVE_S: Final = 75  # longer than the 60 s after which usual load balancers hang up
 
 _log = structlog.get_logger("opdata.server")
 
@@ -202,6 +203,7 @@ def _uvicorn_config(settings: Settings, app: WorkerApp | str) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
 

@@ -130,8 +130,8 @@ Every answer is `{{"success": true, "data": …}}` or `{{"success": false, "erro
 Numbers in `data` and `value` come back with the text that was sent. Times are UTC with milliseconds.
 Bodies may be compressed with gzip or zstd. `{BASE_ALIAS}` is an alias of `{BASE_PATH}`.
 
-| status | code | |
-|---|---|---|
+The error codes:
+
 """
 
 
@@ -165,7 +165,7 @@ class _Document:
             "info": {
                 "title": "Operator Data API",
                 "version": version,
-                "description": _INTRODUCTION + "\n".join(_error_rows()),
+                "description": _INTRODUCTION + "\n".join(_error_list()),
                 "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
             },
             "servers": [{"url": "/", "description": "This server"}],
@@ -360,10 +360,10 @@ def _error_example(error: type[WireError]) -> Json:
     return example
 
 
-def _error_rows() -> Iterator[str]:
+def _error_list() -> Iterator[str]:
     words = {error.code: _words(error) for error in WireError.__subclasses__()}
     for code, status in STATUS.items():
-        yield f"| {status} | `{code}` | {words[code]} |"
+        yield f"- `{code}` ({status}): {words[code]}"
 
 
 def _words(error: type[WireError]) -> str:

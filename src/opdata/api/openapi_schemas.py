@@ -192,7 +192,7 @@ def _tidied(node: Any) -> Any:
 
 
 def _tidied_schema(schema: Json) -> Json:
-    """msgspec's schema with a format for times, types for enums, `const` for single values."""
+    """The schema as msgspec has it, with a format for times, types for enums, `const` for single values."""
     if schema == _TIMESTAMP:
         return schema | {"format": "date-time"}
     tidy = {word: _tidied(value) for word, value in schema.items()}

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import note, print_fields, print_json
+from opdata.cli.output import note, print_fields, print_json, say
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened
 from opdata.errors import ConfigError, StartupError
 from opdata.storage.base import StoreReport
@@ -40,7 +40,7 @@ async def migrate(
         print_json({"pending" if dry_run else "applied": names})
         return
     for name in names:
-        print(f"{'pending' if dry_run else 'applied'} {name}")
+        say(f"{'pending' if dry_run else 'applied'} {name}")
     if not names:
         note("The schema is up to date.")
 
@@ -86,9 +86,9 @@ async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
         ]
     )
     for problem in report.problems:
-        print(f"✗ {problem}")
+        say(f"✗ {problem}")
     if not report.problems:
-        print("✓ No problems found.")
+        say("✓ No problems found.")
     return Exit.PROBLEM if report.problems else Exit.OK
 
 

@@ -18,10 +18,11 @@ from msgspec import Struct
 
 from opdata.cli.db import size_text
 from opdata.cli.exits import Exit
-from opdata.cli.output import print_json, visible
+from opdata.cli.output import print_json, say, visible
+from opdata.cli.serve import reachable
 from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
 from opdata.config import Settings, load_settings
-from opdata.errors import OpdataError, StartupError
+from opdata.errors import DatabaseNotMigrated, DatabaseTooNew, OpdataError, StartupError
 from opdata.pii import MASTER_KEY_FILE, load_key_ring
 from opdata.storage.base import Store
 from opdata.storage.sqlite import path_of
@@ -33,7 +34,7 @@ _CLOCK_SLACK_S = 60
 _NO_EARLIER_THAN_S = 1_767_225_600  # 2026-01-01: opdata is younger than that
 _ANSWER_WITHIN_S = 2.0
 
-_MARKS = {"ok": "✓", "failed": "✗", "skipped": "–"}
+_MARKS = {"ok": "✓", "failed": "✗", "skipped": "-"}
 
 
 class Finding(Struct, frozen=True):
@@ -65,7 +66,7 @@ async def doctor(
     if as_json:
         print_json({"ok": not failed, "checks": findings})
     elif failed:
-        print(f"\n{failed} of {len(findings)} checks failed.")
+        say(f"\n{failed} of {len(findings)} checks failed.")
     return Exit.PROBLEM if failed else Exit.OK
 
 
@@ -185,8 +186,12 @@ async def _inspection(settings: Settings, store: Store) -> AsyncIterator[Finding
 
 
 def _remedy_of(error: OpdataError) -> str:
+    if isinstance(error, DatabaseNotMigrated):
+        return "Run: opdata db migrate"
+    if isinstance(error, DatabaseTooNew):
+        return "Upgrade opdata"
     if isinstance(error, StartupError):
-        return "opdata db check says more; opdata db migrate applies pending migrations"
+        return "Point --db at the right file, or restore the last good backup"
     return "Look for a process that holds the database locked, then run this again"
 
 
@@ -251,8 +256,9 @@ def _address(settings: Settings) -> Finding:
 
 
 def _answering(settings: Settings, where: str) -> Finding:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_WITHIN_S)
+    connection = http.client.HTTPConnection(
+        reachable(settings.host), settings.port, timeout=_ANSWER_WITHIN_S
+    )
     try:
         connection.request("GET", "/healthz")
         healthy = connection.getresponse().status == http.client.OK
@@ -281,6 +287,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _print(finding: Finding) -> None:
-    print(f"{_MARKS[finding.status]} {finding.check}: {visible(finding.message)}")
+    say(f"{_MARKS[finding.status]} {finding.check}: {visible(finding.message)}")
     if finding.status == "failed" and finding.remedy:
-        print(f"  → {visible(finding.remedy)}")
+        say(f"  → {visible(finding.remedy)}")

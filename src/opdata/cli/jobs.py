@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import UnknownName
-from opdata.cli.output import note, print_fields, print_json, print_table, short_time
+from opdata.cli.output import note, print_fields, print_json, print_table, say, short_time
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
 from opdata.clock import format_ms
 from opdata.errors import ConfigError
@@ -107,7 +107,7 @@ async def show(
     )
     if not errors:
         return
-    print()
+    say("")
     print_table(
         ["INDEX", "EXTERNAL ID", "CODE", "MESSAGE"],
         [

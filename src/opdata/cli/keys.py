@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit, UnknownName
-from opdata.cli.output import note, print_json, print_table, short_time
+from opdata.cli.output import note, print_json, print_table, say, short_time
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
 from opdata.clock import format_ms, now_ms
 from opdata.errors import ConfigError, Conflict
@@ -54,7 +55,7 @@ async def create(
     if as_json:
         print_json({"id": made.key_id, "key": made.key, "label": label, "operator": operator})
         return
-    print(made.key)
+    say(made.key)
     note(f"Key {made.key_id} of operator {operator}. It is not shown again: keep it now.")
 
 
@@ -71,7 +72,7 @@ async def list_(
         return
     if not keys:
         note(
-            f"Operator {operator} has no keys. Create one: opdata keys create --operator {operator}"
+            f"Operator {operator} has no keys. Create one: opdata keys create --operator {shlex.quote(operator)}"
         )
         return
     print_table(
@@ -117,13 +118,13 @@ async def revoke(
     if key is None:
         message = (
             f"Operator {operator} has no key {key_id!r}; "
-            f"opdata keys list --operator {operator} shows its keys"
+            f"opdata keys list --operator {shlex.quote(operator)} shows its keys"
         )
         raise UnknownName(message)
     if as_json:
         print_json(_record(key))
     else:
-        print(f"Revoked {key_id} of operator {operator} at {_time(key.revoked_at_ms)}.")
+        say(f"Revoked {key_id} of operator {operator} at {_time(key.revoked_at_ms)}.")
     return Exit.OK
 
 

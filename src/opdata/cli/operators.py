@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.output import note, print_json, print_table, short_time
+from opdata.cli.output import note, print_json, print_table, say, short_time
 from opdata.cli.stores import (
     DEFAULT_DATABASE,
     FLAGS,
@@ -50,8 +51,10 @@ async def create(
     if as_json:
         print_json(_record(operator))
         return
-    print(f"Created operator {name}.")
-    note(f"Give it a key: opdata keys create --operator {name}{database_flags(settings)}")
+    say(f"Created operator {name}.")
+    note(
+        f"Give it a key: opdata keys create --operator {shlex.quote(name)}{database_flags(settings)}"
+    )
 
 
 @app.command(name="list")

@@ -18,9 +18,14 @@ _GAP = "  "
 _WIDEST = 10_000
 
 
+def say(line: str) -> None:
+    """Print a line of the result."""
+    print(line)  # noqa: T201 - results are printed here and nowhere else
+
+
 def print_json(value: object) -> None:
     """Print `value` as indented JSON."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    say(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -41,9 +46,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     for line in (list(headings), *cells):
-        print(
-            _GAP.join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+        say(_GAP.join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def short_time(at_ms: int | None, *, none: str = "-") -> str:
@@ -55,17 +58,17 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     """Print one record, a name and a value a line."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
-        print(f"{name:{width}}{_GAP}{visible(value)}".rstrip())
+        say(f"{name:{width}}{_GAP}{visible(value)}".rstrip())
 
 
 def note(message: str) -> None:
     """Say something to whoever is watching, apart from the result."""
-    print(message, file=sys.stderr)
+    print(message, file=sys.stderr)  # noqa: T201 - and remarks here
 
 
 def fail(message: str) -> None:
     """Say in one line why the command stops."""
-    print(f"opdata: {visible(message)}", file=sys.stderr)
+    note(f"opdata: {visible(message)}")
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -73,7 +74,7 @@ async def operator_named(store: Store, name: str) -> Operator:
     if not names:
         message = (
             f"No operator is named {name!r}; there are none yet. "
-            f"Run: opdata operators create {name}"
+            f"Run: opdata operators create {shlex.quote(name)}"
         )
     elif len(names) > _NAMES_IN_HINT:
         message = (
@@ -84,10 +85,15 @@ async def operator_named(store: Store, name: str) -> Operator:
     raise UnknownName(message)
 
 
-def database_flags(settings: Settings) -> str:
-    """The flags, with a space before, that make another command work on the same database."""
+def database_flags(settings: Settings, *, anywhere: bool = False) -> str:
+    """The flags, with a space before, that make another command work on the same database.
+
+    Those that would say the default are left out, unless the command is to be run `anywhere`.
+    """
     default = Settings()
-    given = [("--db", settings.db, default.db), ("--data-dir", settings.data_dir, default.data_dir)]
-    return "".join(
-        f" {flag} {shlex.quote(value)}" for flag, value, plain in given if value != plain
-    )
+    flags = ""
+    if settings.db != default.db:
+        flags += f" --db {shlex.quote(settings.db)}"
+    if anywhere or settings.data_dir != default.data_dir:
+        flags += f" --data-dir {shlex.quote(str(Path(settings.data_dir).absolute()))}"
+    return flags

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the server, told apart by what the caller can do about it."""
+"""What can go wrong between a client and a server, told apart by what the caller can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """The retries were used up: no connection, or nothing but 429, 503 and the like for too long."""
+    """Patience ran out: no connection, or nothing but 429, 503 and the like for too long."""
 
 
 class Refused(ClientError):

@@ -22,11 +22,11 @@ _REASONS: dict[int, WaitReason] = {
     504: "unavailable",
 }
 MAX_INTERNAL_ERRORS = 3
-"""How often one request may meet a 500 before it counts as refused: a bug does not heal by waiting."""
+"""How often one request may meet a 500 and try again: waiting does not mend a bug."""
 
 
 class Backoff(Struct, frozen=True):
-    """How patient a client is. A `Retry-After` is honoured as it is; otherwise delays double, with jitter.
+    """How patient a client is. `Retry-After` is honoured; without it delays double, with jitter.
 
     Patience is counted from the last answer that was a success, over all requests together: while
     anything gets through, nobody gives up.

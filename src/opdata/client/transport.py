@@ -23,6 +23,7 @@ from opdata.client.retry import (
 
 BASE_PATH = "/operator-data-api"
 _TIMEOUT = httpx2.Timeout(connect=5.0, read=60.0, write=60.0, pool=None)
+_NOTHING_DONE = frozenset({429, 503})
 
 OnWait = Callable[[WaitReason, float], None]
 """Called before every wait, with its reason and its seconds."""
@@ -47,7 +48,7 @@ class _ErrorBody(Struct):
 
 class _Envelope(Struct):
     success: bool
-    data: Raw | None = None
+    data: Raw = Raw()
     error: _ErrorBody | None = None
 
 
@@ -110,25 +111,27 @@ class AsyncTransport:
         while True:
             attempt += 1
             retry_after_s = None
-            reason: WaitReason | None = "unreachable"
             try:
                 response = await self._client.post(
                     path, content=body, params=params, headers=headers
                 )
             except httpx2.TransportError as error:
-                # A request that never left is not an attempt the server could have executed.
+                reason: WaitReason = "unreachable"
+                trouble = f"{self.url} cannot be reached: {str(error) or type(error).__name__}"
+                # A request that never left cannot have been executed.
                 unsure = unsure or not isinstance(error, httpx2.ConnectError)
-                trouble = f"{self.url} cannot be reached: {error or type(error).__name__}"
             else:
                 self._patience.heard()
-                reason = wait_reason(response.status_code)
-                internal_errors += response.status_code == httpx2.codes.INTERNAL_SERVER_ERROR
-                if reason is None or internal_errors > MAX_INTERNAL_ERRORS:
+                status = response.status_code
+                internal_errors += status == httpx2.codes.INTERNAL_SERVER_ERROR
+                transient = wait_reason(status)
+                if transient is None or internal_errors > MAX_INTERNAL_ERRORS:
                     return self._settle(response, unsure=unsure)
-                # A 429 is given before anything is executed (W4), a 503 wrote nothing.
-                unsure = unsure or response.status_code not in {429, 503}
-                retry_after_s = parse_retry_after_s(response.headers.get("Retry-After"))
+                reason = transient
                 trouble = f"{self.url} keeps answering {_describe(response)}"
+                retry_after_s = parse_retry_after_s(response.headers.get("Retry-After"))
+                # A 429 comes before anything is executed (W4), and a 503 wrote nothing.
+                unsure = unsure or status not in _NOTHING_DONE
             delay_s = self._patience.delay_s(attempt, retry_after_s)
             if delay_s is None:
                 raise Unreachable(trouble)
@@ -138,7 +141,12 @@ class AsyncTransport:
     def _settle(self, response: httpx2.Response, *, unsure: bool) -> Answer:
         replayed = response.headers.get("Idempotent-Replayed", "").lower() == "true"
         envelope = _open(response)
-        if response.is_success and envelope is not None and envelope.data is not None:
+        if (
+            response.is_success
+            and envelope is not None
+            and envelope.success
+            and bytes(envelope.data)
+        ):
             self._patience.progressed()
             return Answer(bytes(envelope.data), replayed, unsure)
         status = response.status_code

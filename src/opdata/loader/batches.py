@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from opdata.loader.source import Row
+from opdata.loader.json_rows import Row
 
 
 class Batch(Struct, frozen=True, eq=False):
@@ -53,15 +53,17 @@ class Batch(Struct, frozen=True, eq=False):
         )
 
 
-def cut_batches(blocks: Iterable[list[Row]], max_body_bytes: int) -> Iterator[Batch]:
-    """A batch for each block, or several when it is over `max_body_bytes`.
+def cut_batches(
+    blocks: Iterable[list[Row]], max_items: int, max_body_bytes: int
+) -> Iterator[Batch]:
+    """Batches of the rows, each within both bounds and within its block.
 
     An item that is over the bound by itself travels alone: the server has the last word on it.
     """
     number = 0
     row = 1
     for block in blocks:
-        for part in _parts(block, max_body_bytes):
+        for part in _parts(block, max_items, max_body_bytes):
             number += 1
             yield Batch(
                 label=str(number),
@@ -72,11 +74,12 @@ def cut_batches(blocks: Iterable[list[Row]], max_body_bytes: int) -> Iterator[Ba
             row += len(part)
 
 
-def _parts(block: list[Row], max_body_bytes: int) -> Iterator[list[Row]]:
+def _parts(block: list[Row], max_items: int, max_body_bytes: int) -> Iterator[list[Row]]:
     start = 0
     size = 2
     for at, (item, _) in enumerate(block):
-        if at > start and size + len(item) > max_body_bytes:
+        full = at - start == max_items or size + len(item) > max_body_bytes
+        if full and at > start:
             yield block[start:at]
             start = at
             size = 2

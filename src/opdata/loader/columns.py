@@ -30,7 +30,7 @@ _NUMERIC = frozenset({"BIGINT", "DOUBLE", NUMBER})
 
 
 class Column(Struct, frozen=True):
-    """One column, with its DuckDB type, and the type its cells turned out to have when it is CSV."""
+    """One column: its DuckDB type and, in a CSV, the type its cells turned out to have."""
 
     name: str
     type: DuckDBPyType
@@ -85,9 +85,11 @@ def item_select(kind: Kind, match: Match, columns: Iterable[Column], relation: s
         literal(f",{encode_name(name)}:{encode_name(value)}")
         for name, value in match.constants.items()
     ]
-    for name in kind.text_members:
-        if name in match.members:
-            members.append(member(name, quoted(by_name[match.members[name]].text(name))))
+    members += [
+        member(name, quoted(by_name[match.members[name]].text(name)))
+        for name in kind.text_members
+        if name in match.members
+    ]
     if kind.time_member in match.members:
         moment = by_name[match.members[kind.time_member]].moment()
         members.append(member(kind.time_member, quoted(moment)))
@@ -98,4 +100,4 @@ def item_select(kind: Kind, match: Match, columns: Iterable[Column], relation: s
     members.append(member(kind.payload, payload))
     id_column = by_name[match.members["externalId"]]
     id_text = id_column.text("externalId") if kind.last_wins else "NULL"
-    return f"SELECT encode({braces(members)}), {id_text} FROM {relation}"  # noqa: S608 - quoted
+    return f"SELECT encode({braces(members)}), {id_text} FROM {relation}"

@@ -94,7 +94,7 @@ class CsvTable(Struct, frozen=True):
             column = ident(name)
             cast = column if type_ in {"VARCHAR", NUMBER} else f"CAST({column} AS {type_})"
             columns.append(f"{cast} AS {column}")
-        return f"SELECT {', '.join(columns)} FROM {self.relation}"  # noqa: S608 - quoted
+        return f"SELECT {', '.join(columns)} FROM {self.relation}"
 
 
 def read_csv_table(
@@ -120,7 +120,7 @@ _Layout = tuple[str, tuple[str, ...]]
 
 def _layout(connection: duckdb.DuckDBPyConnection, path: Path, *, tabs: bool) -> _Layout:
     scan = (
-        f"SELECT line FROM read_csv({path_literal(path)}, auto_detect = false, header = false, "  # noqa: S608 - quoted
+        f"SELECT line FROM read_csv({path_literal(path)}, auto_detect = false, header = false, "
         f"delim = '{_NO_DELIMITER}', quote = '', escape = '', columns = {{'line': 'VARCHAR'}}) "
         "WHERE line IS NOT NULL LIMIT 1"
     )
@@ -158,7 +158,7 @@ def _select(layout: _Layout, files: Iterable[Path]) -> str:
     paths = ", ".join(path_literal(path) for path in files)
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"SELECT * FROM read_csv([{paths}], auto_detect = false, delim = {literal(delimiter)}, "  # noqa: S608 - quoted
+        f"SELECT * FROM read_csv([{paths}], auto_detect = false, delim = {literal(delimiter)}, "
         "header = true, quote = '\"', escape = '\"', comment = '', strict_mode = true, "
         f"columns = {{{columns}}})"
     )
@@ -198,5 +198,5 @@ def _worst_ranks(
         columns.append(
             f"coalesce(max(CASE WHEN {cell} IS NULL THEN 0 {tests} ELSE {_NO_TYPE} END), 0)"
         )
-    row = connection.execute(f"SELECT {', '.join(columns)} FROM {relation}").fetchone()  # noqa: S608 - quoted
+    row = connection.execute(f"SELECT {', '.join(columns)} FROM {relation}").fetchone()
     return list(row or ())

@@ -8,6 +8,8 @@ import duckdb
 
 _LINE = re.compile(r"(?:CSV Error on Line:|in line|in record/value) (\d+)")
 _JSON = re.compile(r"Malformed JSON in file .*")
+_CONVERSION = re.compile(r"Could not convert \w+ .* to (?:'(\w+)'|(\w+))", re.DOTALL)
+_COLUMN = re.compile(r"when casting from source column (\w+)")
 _CAUSES = (
     re.compile(r"Expected Number of Columns: \d+ Found: \d+"),
     re.compile(r"Value with unterminated quote found"),
@@ -42,5 +44,9 @@ def explain_reading(error: duckdb.Error) -> str:
     line = _LINE.search(text)
     where = f"line {line[1]}: " if line else ""
     causes = [found[0] for found in (cause.search(text) for cause in _CAUSES) if found]
+    if not causes and (conversion := _CONVERSION.search(text)):
+        column = _COLUMN.search(text)
+        of = f" of column {column[1]}" if column else ""
+        causes = [f"a value{of} cannot be converted to {conversion[1] or conversion[2]}"]
     kind = text.partition(":")[0]
     return where + ("; ".join(causes) or f"{kind} (details withheld: they quote the data)")

@@ -1,8 +1,7 @@
-"""Showing how far a load has come, on standard error: a bar on a terminal, else a line now and then."""
+"""How far a load has come, on standard error: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -32,8 +31,8 @@ class Display(Protocol):
 
 def display_for(total: int | None) -> Display:
     """What suits standard error. `total` is the number of rows, None when it is not known."""
-    console = Console(stderr=True)
-    return Bar(console, total) if console.is_terminal else Lines(total)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    return Bar(console, total) if console.is_terminal else Lines(console, total)
 
 
 class Bar:
@@ -74,7 +73,8 @@ class Lines:
 
     interval_s = 10.0
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console = console
         self._total = "" if total is None else f" of {total:,}"
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class Lines:
         """Print a line, once there is something to tell."""
         if report.answered or report.waiting:
             rows = f"{report.answered:,}{self._total} rows"
-            print(f"{report.kind.name}: {rows}, {_state_of(report)}", file=sys.stderr, flush=True)
+            self._console.print(f"{report.kind.name}: {rows}, {_state_of(report)}", markup=False)
 
 
 def _state_of(report: Report) -> str:
@@ -100,7 +100,7 @@ def _state_of(report: Report) -> str:
     if report.failed:
         parts.append(f"{report.failed:,} refused")
     if limited := report.waits["rate limited"]:
-        parts.append(f"{limited:,} × rate limited")
+        parts.append(f"rate limited {limited:,} times")
     if report.waiting is not None:
         parts.append(f"waiting ({report.waiting})")
     return ", ".join(parts)

@@ -26,9 +26,10 @@ class Report:
         self.failed = 0
         self.duplicates = 0
         self.already_loaded = 0
+        self.unsent = 0
         self.batches = 0
         self.job_ids: list[str] = []
-        self.waits: Counter[WaitReason] = Counter()
+        self.waits: Counter[str] = Counter()
         self.waiting: WaitReason | None = None
         """Why the last request had to wait, until one gets through."""
         self._rejects = rejects
@@ -83,14 +84,14 @@ class Report:
             failed=self.failed,
             duplicates=self.duplicates,
             already_loaded=self.already_loaded,
-            unanswered=self.read - self.answered,
+            unanswered=self.read - self.answered - self.unsent,
+            unsent=self.unsent,
             seconds=round(seconds, 3),
-            items_per_second=round(self.answered / seconds, 1),
+            items_per_second=round(self.answered / max(seconds, 1e-9), 1),
             batches=self.batches,
-            waits={reason: times for reason, times in self.waits.items()},
+            waits=dict(self.waits),
             failures=sorted(self._failures.values(), key=lambda each: -each.count),
             job_ids=self.job_ids,
             rejects=None if self._rejects is None else str(self._rejects.path),
             stopped=stopped,
-            exit_code=stopped.exit_code if stopped else int(self.failed > 0),
         )

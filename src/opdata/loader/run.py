@@ -22,11 +22,9 @@ from opdata.loader.send import Sender
 from opdata.loader.source import Selection, Source
 from opdata.loader.summary import Stop, Summary
 
-EXIT_USAGE = 2
-EXIT_AUTH = 3
-EXIT_UNAVAILABLE = 4
-EXIT_SIGNAL = 128
-"""Added to a signal's number."""
+_SERVER_ERRORS = 500
+_BLOCK_ROWS = 10_000
+"""Rows read at a time: enough that reading seldom contends with sending for the interpreter."""
 
 
 class Load(Struct, frozen=True):
@@ -76,7 +74,8 @@ async def _send(load: Load, source: Source, report: Report, display: Display) ->
             concurrency=load.concurrency,
             dry_run=load.dry_run,
         )
-        batches = cut_batches(source.blocks(load.batch_size), load.max_body_bytes)
+        blocks = source.blocks(max(1, _BLOCK_ROWS // load.batch_size) * load.batch_size)
+        batches = cut_batches(blocks, load.batch_size, load.max_body_bytes)
         sending = asyncio.create_task(sender.send_all(batches))
         showing = asyncio.create_task(_show(display, report))
         caught: list[signal.Signals] = []
@@ -99,7 +98,7 @@ async def _send(load: Load, source: Source, report: Report, display: Display) ->
             for number in signals:
                 loop.remove_signal_handler(number)
         if caught:
-            return Stop(EXIT_SIGNAL + caught[0], "", f"interrupted ({caught[0].name})")
+            return Stop("interrupted", None, caught[0].name)
         return stopped
 
 
@@ -110,15 +109,14 @@ async def _outcome(sending: asyncio.Task[None]) -> Stop | None:
         if not sending.cancelled():
             sending.result()
     except Unauthorized as error:
-        return Stop(EXIT_AUTH, error.code, error.message)
+        return Stop("unauthorized", error.code, error.message)
     except Unreachable as error:
-        return Stop(EXIT_UNAVAILABLE, "", error.message)
+        return Stop("unavailable", None, error.message)
     except Refused as error:
-        server_failed = error.status >= 500  # noqa: PLR2004 - the HTTP class
-        code = EXIT_UNAVAILABLE if server_failed else EXIT_USAGE
-        return Stop(code, error.code, error.message)
+        failed = error.status >= _SERVER_ERRORS
+        return Stop("unavailable" if failed else "refused", error.code, error.message)
     except LoadError as error:
-        return Stop(EXIT_USAGE, "", str(error))
+        return Stop("unreadable", None, str(error))
     return None
 
 

@@ -24,7 +24,8 @@ from opdata.client.transport import Answer, AsyncTransport
 from opdata.loader.batches import Batch
 from opdata.loader.errors import LoadError
 from opdata.loader.kinds import Kind
-from opdata.loader.report import Refusal, Report
+from opdata.loader.rejects import Refusal
+from opdata.loader.report import Report
 
 _GRACE_S = 3.0
 """How long the batches that are under way may still be answered once a load stops."""
@@ -104,7 +105,7 @@ class Sender:
         done, _ = await asyncio.wait(
             {*self._under_way, stopped}, return_when=asyncio.FIRST_COMPLETED
         )
-        for task in done & self._under_way.keys():
+        for task in self._under_way.keys() & done:
             del self._under_way[task]
             task.result()
 
@@ -131,6 +132,7 @@ class Sender:
                 self._report.refused([Refusal(part.rows[0], code, message, part.items[0])])
             except Refused as error:
                 if not error.replayed or isinstance(error, Unauthorized):
+                    self._report.unsent += sum(len(each.items) for each in (part, *waiting))
                     raise
                 # An earlier load was refused this batch; the cause may be gone.
                 waiting.append(part.again(range(len(part.items))))

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import count
-from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import duckdb
 from msgspec import Struct
@@ -21,7 +19,7 @@ from opdata.loader.columns import Column, csv_columns, item_select, result_colum
 from opdata.loader.csv_table import read_csv_table
 from opdata.loader.errors import LoadError, explain_reading, explain_statement
 from opdata.loader.files import find_files, format_of
-from opdata.loader.json_rows import JsonRows
+from opdata.loader.json_rows import JsonRows, Row
 from opdata.loader.kinds import Kind
 from opdata.loader.matching import match_columns
 from opdata.loader.sql import literal, path_literal
@@ -33,9 +31,6 @@ _STATEMENT_ERRORS = (
     duckdb.CatalogException,
 )
 _JSON_TYPES = {"UUID": "VARCHAR", "TIME": "VARCHAR", '"NULL"': "JSON"}
-
-Row = tuple[bytes, str | None]
-"""The JSON of an item and, where order matters, its `externalId`."""
 
 
 class Selection(Struct, frozen=True):
@@ -103,15 +98,15 @@ class Source:
         """All rows, `rows` at a time; only the last block may be shorter."""
         if not self._select:
             return
-        numbers = count(1)
+        row = 1
         try:
             self._connection.execute(self._select)
             while block := self._connection.fetchmany(rows):
                 if self._json_rows is None:
                     yield block
                 else:
-                    item = self._json_rows.item
-                    yield [item(text, next(numbers)) for (text,) in block]
+                    yield self._json_rows.items([text for (text,) in block], row)
+                row += len(block)
         except duckdb.Error as error:
             raise LoadError(f"the source cannot be read: {explain_reading(error)}") from None
 
@@ -131,7 +126,7 @@ class Source:
             if sql is not None:
                 return self._prepare_sql(sql, scan)
             columns = result_columns(self._query(scan))
-            self.total = self._query(f"SELECT count(*) {scan}").fetchall()[0][0]
+            self.total = self._fetch(f"SELECT count(*) {scan}")[0][0]
             return self._select_items(columns, f"({scan}) AS source")
         lines = format_ == "ndjson"
         if sql is not None:
@@ -170,17 +165,22 @@ class Source:
 
     def _prepare_json(self, paths: str, *, lines: bool) -> str:
         layout = _json_layout(lines=lines)
-        select = f"SELECT json FROM read_json_objects([{paths}], format = '{layout}')"  # noqa: S608 - quoted
-        sample = self._query(f"{select} LIMIT {_SAMPLE_ROWS}").fetchall()
-        if not sample:
+        select = f"SELECT json FROM read_json_objects([{paths}], format = '{layout}')"
+        texts = [text for (text,) in self._fetch(f"{select} LIMIT {_SAMPLE_ROWS}")]
+        if not texts:
             return ""
-        texts = [text for (text,) in sample]
         self._json_rows = JsonRows(self._selection.kind, texts, self._selection.constant)
         return select
 
     def _query(self, select: str) -> duckdb.DuckDBPyRelation:
         try:
             return self._connection.sql(select)
+        except duckdb.Error as error:
+            raise LoadError(f"the source cannot be read: {explain_reading(error)}") from None
+
+    def _fetch(self, select: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(select).fetchall()
         except duckdb.Error as error:
             raise LoadError(f"the source cannot be read: {explain_reading(error)}") from None
 

@@ -15,11 +15,12 @@ from duckdb.sqltypes import DuckDBPyType
 
 from opdata.loader.errors import LoadError
 
-_INTEGERS = frozenset(
+_EXACT = frozenset(
     sign + size
     for sign in ("", "u")
     for size in ("tinyint", "smallint", "integer", "bigint", "hugeint")
-) | {"bignum"}
+) | {"bignum", "decimal", "boolean"}
+_FLOATING = frozenset({"float", "double"})
 _NAIVE_TIMES = frozenset({"timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns"})
 _ZONED_TIMES = frozenset({"timestamp with time zone", "timestamptz_ns"})
 _NESTED = frozenset({"struct", "map", "list", "array", "union", "variant"})
@@ -68,36 +69,29 @@ def json_text(value: str, type_: DuckDBPyType, depth: int = 0) -> str:
 
     Numbers keep their digits, doubles print as the shortest text that reads back the same, and the
     infinities, which JSON lacks, become strings. Dates and times are ISO 8601, with `Z` when they
-    have a zone. Raises `LoadError` for binary types.
+    have a zone. `depth` counts the lists and maps around the value. Raises `LoadError` for binary
+    types.
     """
     kind = type_.id
-    if kind in _INTEGERS or kind in {"decimal", "boolean"}:
-        return f"CAST({value} AS VARCHAR)"
-    if kind in {"float", "double"}:
+    if kind in _EXACT:
         text = f"CAST({value} AS VARCHAR)"
-        return (
-            f"CASE WHEN isfinite({value}) THEN {text} "
-            f"WHEN isinf({value}) THEN '\"' || {text} || '\"' END"
-        )
-    if is_json(type_):
-        return f"nullif(CAST({value} AS VARCHAR), 'null')"
-    if kind in _NAIVE_TIMES:
-        return f"'\"' || {_iso(value)} || '\"'"
-    if kind in _ZONED_TIMES:
-        return f"'\"' || {_iso_utc(value)} || '\"'"
-    if kind == "struct":
-        return _struct_text(value, type_, depth)
-    if kind in {"list", "array"}:
-        return _list_text(value, type_, depth)
-    if kind == "map":
-        return _map_text(value, type_, depth)
-    if kind in _BINARY:
+    elif kind in _FLOATING:
+        text = _floating_text(value)
+    elif is_json(type_):
+        text = f"nullif(CAST({value} AS VARCHAR), 'null')"
+    elif kind in _NAIVE_TIMES:
+        text = f"'\"' || {_iso(value)} || '\"'"
+    elif kind in _ZONED_TIMES:
+        text = f"'\"' || {_iso_utc(value)} || '\"'"
+    elif kind in _NESTED:
+        text = _nested_text(value, type_, depth)
+    elif kind in _BINARY:
         raise LoadError(
-            f"a column is {type_}, which JSON has no form for; turn it into text with --sql"
+            f"JSON has no form for a column of type {type_}; turn it into text by --sql"
         )
-    if kind in {"union", "variant"}:
-        return f"nullif(CAST(to_json({value}) AS VARCHAR), 'null')"
-    return quoted(f"CAST({value} AS VARCHAR)")
+    else:
+        text = quoted(f"CAST({value} AS VARCHAR)")
+    return text
 
 
 def plain_text(value: str, type_: DuckDBPyType) -> str:
@@ -128,10 +122,10 @@ def is_json(type_: DuckDBPyType) -> bool:
 
 
 def is_identifier(type_: DuckDBPyType) -> bool:
-    """Whether values of the type have one text each, and so can be ids: not floating point numbers."""
+    """Whether a value has one text, so that it can be an id: not if it is a floating point number."""
     if type_.id == "decimal":
         return dict(type_.children)["scale"] == 0
-    return type_.id not in _NESTED | _BINARY | {"float", "double", "boolean"}
+    return type_.id not in _NESTED | _BINARY | _FLOATING | {"boolean"}
 
 
 def _iso(value: str) -> str:
@@ -139,7 +133,26 @@ def _iso(value: str) -> str:
 
 
 def _iso_utc(value: str) -> str:
-    return f"{_iso(f"({value} AT TIME ZONE 'UTC')")} || 'Z'"
+    in_utc = f"({value} AT TIME ZONE 'UTC')"
+    return f"{_iso(in_utc)} || 'Z'"
+
+
+def _floating_text(value: str) -> str:
+    text = f"CAST({value} AS VARCHAR)"
+    return (
+        f"CASE WHEN isfinite({value}) THEN {text} "
+        f"WHEN isinf({value}) THEN '\"' || {text} || '\"' END"
+    )
+
+
+def _nested_text(value: str, type_: DuckDBPyType, depth: int) -> str:
+    if type_.id == "struct":
+        return _struct_text(value, type_, depth)
+    if type_.id in {"list", "array"}:
+        return _list_text(value, type_, depth)
+    if type_.id == "map":
+        return _map_text(value, type_, depth)
+    return f"nullif(CAST(to_json({value}) AS VARCHAR), 'null')"
 
 
 def _struct_text(value: str, type_: DuckDBPyType, depth: int) -> str:

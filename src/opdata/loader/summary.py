@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
+
+StopReason = Literal["refused", "unauthorized", "unavailable", "unreadable", "interrupted"]
+"""`refused`: the server will not have the request; `unreadable`: the source, or the rejects file."""
 
 
 class Failure(Struct):
@@ -15,15 +20,20 @@ class Failure(Struct):
 
 
 class Stop(Struct, frozen=True):
-    """Why a load ended before its source did, and the exit code that goes with it."""
+    """Why a load ended before its source did. `code` is the server's, when it was the server."""
 
-    exit_code: int
-    code: str
+    reason: StopReason
+    code: str | None
     message: str
+
+    def line(self) -> str:
+        """The reason in words."""
+        code = f"{self.code}: " if self.code else ""
+        return f"stopped ({self.reason}): {code}{self.message}"
 
 
 class Summary(Struct, frozen=True, rename="camel"):
-    """The outcome as `--json` prints it. `read` is `succeeded + failed + unanswered`."""
+    """The outcome as `--json` prints it. `read` is the sum of `succeeded`, `failed`, `unanswered`, `unsent`."""
 
     kind: str
     dry_run: bool
@@ -36,6 +46,8 @@ class Summary(Struct, frozen=True, rename="camel"):
     """Items, among those that succeeded, whose batch an earlier load had delivered (W41)."""
     unanswered: int
     """Items that were on their way when the load stopped: they may have been stored or not."""
+    unsent: int
+    """Items whose batch the server refused as a whole: they are not stored."""
     seconds: float
     items_per_second: float
     batches: int
@@ -44,15 +56,15 @@ class Summary(Struct, frozen=True, rename="camel"):
     job_ids: list[str]
     rejects: str | None
     stopped: Stop | None
-    exit_code: int
 
-    def as_text(self) -> str:
-        """Several lines for a terminal."""
+    def lines(self) -> list[str]:
+        """The outcome in words."""
         heading = f"{self.kind}: {self.read:,} rows read, {self.succeeded:,} accepted"
         extras = [
             (self.failed, "refused"),
             (self.duplicates, "of the accepted were stored before (duplicates)"),
             (self.already_loaded, "of the accepted were delivered by an earlier load"),
+            (self.unsent, "not stored, for their batches were refused as a whole"),
             (self.unanswered, "without an answer: they may have been stored or not"),
         ]
         lines = [", ".join([heading, *(f"{count:,} {what}" for count, what in extras if count)])]
@@ -60,24 +72,14 @@ class Summary(Struct, frozen=True, rename="camel"):
             f"{self.seconds:,.1f} s, {self.items_per_second:,.0f} items/s, {self.batches:,} batches"
         )
         if self.waits:
-            waits = (f"{times:,} × {reason}" for reason, times in self.waits.items())
+            waits = (f"{reason} {times:,} times" for reason, times in self.waits.items())
             lines.append(f"had to wait: {', '.join(waits)}")
         for failure in self.failures:
             rows = ", ".join(str(row) for row in failure.rows)
             more = ", …" if failure.count > len(failure.rows) else ""
-            lines.append(
-                f"{failure.count:,} × {failure.code}: {_shown(failure.message)} (rows {rows}{more})"
-            )
+            lines.append(f"{failure.count:,} {failure.code}: {failure.message} (rows {rows}{more})")
         if self.failed and self.rejects is not None:
             lines.append(f"the refused items are in {self.rejects}")
         if self.dry_run:
             lines.append("dry run: nothing was written")
-        if self.stopped is not None:
-            code = f"{self.stopped.code}: " if self.stopped.code else ""
-            lines.append(f"stopped: {code}{_shown(self.stopped.message)}")
-        return "\n".join(lines)
-
-
-def _shown(message: str) -> str:
-    # The words come from a server; a terminal must not obey them.
-    return "".join(each if each.isprintable() else "?" for each in message)
+        return lines

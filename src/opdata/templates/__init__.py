@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from opdata.wire.encode import PersonalFields
 from opdata.wire.schema import TemplateOut
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -18,11 +19,11 @@ _NULL: Final = b"null"
 
 
 class EntityRule(Struct, frozen=True):
-    """What an entity type needs, and which of its fields are personal, in template order."""
+    """What an entity type needs, and which of its fields are personal."""
 
     required: frozenset[str]
     required_order: tuple[str, ...]
-    personal: tuple[str, ...]
+    personal: PersonalFields
 
 
 class EventRule(Struct, frozen=True):
@@ -42,7 +43,7 @@ class Template:
             name: EntityRule(
                 frozenset(fields.required),
                 tuple(fields.required),
-                tuple(schema.pii_fields.get(name, ())),
+                PersonalFields(schema.pii_fields.get(name, ())),
             )
             for name, fields in schema.entity_types.items()
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -86,20 +87,39 @@ def entity(found: Entity, personal: bytes | None = None) -> EntityOut:
     )
 
 
-def split_personal(data: dict[str, Raw], personal: Sequence[str]) -> tuple[bytes, bytes | None]:
-    """`data` as JSON with the personal fields masked, and those fields as JSON of their own.
+class PersonalFields:
+    """Takes the personal fields of one entity type out of its `data`."""
 
-    Takes the dict over: the masks are put into it. Values keep their text (W7).
-    """
-    secret = {name: value for name in personal if (value := data.get(name)) is not None}
-    if not secret:
-        return encode(data), None
-    for name in secret:
-        data[name] = _MASK
-    return encode(data), encode(secret)
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._masks = dict.fromkeys(names, Raw(MASK))
+        # The usual item has all of them: then one look-up takes the values, one update masks them,
+        # and one formatting writes their JSON.
+        several = len(self._names) > 1
+        self._take_all: Callable[[dict[str, Raw]], tuple[Raw, ...]] | None = (
+            itemgetter(*self._names) if several else None
+        )
+        members = b",".join(encode(name).replace(b"%", b"%%") + b":%b" for name in self._names)
+        self._format = b"{" + members + b"}"
 
+    def split(self, data: dict[str, Raw]) -> tuple[bytes, bytes | None]:
+        """`data` as JSON with the personal fields masked in place, and those as JSON of their own.
 
-_MASK: Final = Raw(MASK)
+        Takes the dict over: the masks are put into it. Values keep their text (W7).
+        """
+        if self._take_all is not None:
+            try:
+                values = self._take_all(data)
+            except KeyError:
+                pass
+            else:
+                data.update(self._masks)
+                return encode(data), self._format % values
+        secret = {name: data[name] for name in self._names if name in data}
+        if not secret:
+            return encode(data), None
+        data.update((name, self._masks[name]) for name in secret)
+        return encode(data), encode(secret)
 
 
 def event(found: Event) -> EventOut:

@@ -21,7 +21,7 @@ SQL: Final = load_queries(__package__)
 _ROWS_A_STATEMENT: Final = 100
 _CACHED_STATEMENTS: Final = 100
 _CACHE_KIB: Final = 32 * 1024
-_CHECKPOINT_PAGES: Final = 4_000
+_CHECKPOINT_PAGES: Final = 16_000  # 64 MiB of log: many changes of a page are written back once
 
 _TRANSIENT: Final = (
     apsw.BusyError,
@@ -57,6 +57,8 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> ap
     connection.pragma("synchronous", "FULL")
     # Freed bytes are overwritten with zeros: an erased person leaves nothing in free space (W51).
     connection.pragma("secure_delete", 1)
+    # The journals of savepoints stay in memory instead of spilling into a temporary file.
+    connection.pragma("temp_store", "MEMORY")
     connection.pragma("cache_size", -_CACHE_KIB)
     connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
     if read_only:

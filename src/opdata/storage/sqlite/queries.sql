@@ -1,5 +1,9 @@
 -- The embedded store's statements. Lists travel as one JSON array and come back as one, because
 -- every row that crosses into Python may have to wait for the interpreter's lock.
+--
+-- Bulk inserts say OR FAIL: with the default, OR ABORT, SQLite copies every page that a statement of
+-- many rows touches, in case it has to take half of it back. A write that fails is rolled back as a
+-- whole, so nobody needs that, and random keys make it half of the time.
 
 -- name: find_live_entities
 -- [position, entity_no, entity_id, hex(fingerprint)] of those names that are live.
@@ -19,7 +23,7 @@ CROSS JOIN entities AS e
 -- name: upsert_entities
 -- A row with an entity_no replaces that one; NULL makes a new one. External id, entity_id and
 -- created_at_ms of an existing row stay (W26).
-INSERT INTO entities (
+INSERT OR FAIL INTO entities (
     entity_no, operator_id, external_id, entity_id, entity_type, data, sealed, fingerprint,
     created_at_ms, updated_at_ms
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -28,7 +32,7 @@ ON CONFLICT (entity_no) DO UPDATE SET
     fingerprint = excluded.fingerprint, updated_at_ms = excluded.updated_at_ms
 
 -- name: append_events
-INSERT INTO events (
+INSERT OR FAIL INTO events (
     operator_id, entity_no, event_id, event_type, data, occurred_at_ms, recorded_at_ms
 ) VALUES (?, ?, ?, ?, ?, ?, ?)
 
@@ -39,10 +43,10 @@ FROM json_each(?1) AS names
 CROSS JOIN event_keys AS k ON k.operator_id = ?2 AND k.idempotency_key = names.value
 
 -- name: add_event_keys
-INSERT INTO event_keys (operator_id, idempotency_key, event_id, fingerprint) VALUES (?, ?, ?, ?)
+INSERT OR FAIL INTO event_keys (operator_id, idempotency_key, event_id, fingerprint) VALUES (?, ?, ?, ?)
 
 -- name: overwrite_states
-INSERT INTO states (
+INSERT OR FAIL INTO states (
     operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
 ) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
@@ -51,7 +55,7 @@ ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
 
 -- name: observe_states
 -- As overwrite_states, unless what is stored was observed later (W28).
-INSERT INTO states (
+INSERT OR FAIL INTO states (
     operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
 ) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET

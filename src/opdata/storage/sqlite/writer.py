@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import apsw
 
@@ -25,6 +25,16 @@ T = TypeVar("T")
 _MAX_GROUP: Final = 64
 _MAX_GROUP_S: Final = 0.05
 _TRUNCATE_WAIT_S: Final = 0.25
+
+
+_Result = tuple[Any, Exception | None]
+
+
+class _Waiting(NamedTuple):
+    """A task and the one who waits for it."""
+
+    task: Task
+    future: Future[Any]
 
 
 class Undo(Exception):
@@ -42,7 +52,7 @@ class Writer:
         self._connect = connect
         self._busy_timeout_s = busy_timeout_s
         self._connection: apsw.Connection | None = None
-        self._waiting: queue.SimpleQueue[tuple[Task, Future[Any]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._truncate_log = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
@@ -58,7 +68,7 @@ class Writer:
             message = "The server is shutting down; nothing was written."
             raise Unavailable(message)
         future: Future[T] = Future()
-        self._waiting.put((task, future))
+        self._waiting.put(_Waiting(task, future))
         # Shielded: whoever stops waiting does not call back what is being committed.
         return await asyncio.shield(asyncio.wrap_future(future))
 
@@ -74,68 +84,62 @@ class Writer:
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
-            last_one = self._run_group(first)
-            if last_one:
+            if self._run_group(first):
                 break
         if self._connection is not None:
             self._connection.close()
 
-    def _run_group(self, first: tuple[Task, Future[Any]]) -> bool:
+    def _run_group(self, first: _Waiting) -> bool:
         """Run a transaction with `first` and what joins it; True when the queue has ended."""
-        done: list[tuple[Future[Any], Any, BaseException | None]] = []
+        group = [first]
         ended = False
-        current: tuple[Task, Future[Any]] | None = first
         started = time.monotonic()
-        futures = [first[1]]
         try:
             with translated():
                 connection = self._open()
-                connection.execute("BEGIN IMMEDIATE")
-                while current is not None:
-                    done.append((current[1], *self._run_one(connection, current[0])))
-                    current = None
-                    if len(done) < _MAX_GROUP and time.monotonic() - started < _MAX_GROUP_S:
-                        current, ended = self._next()
-                    if current is not None:
-                        futures.append(current[1])
-                connection.execute("COMMIT")
+                results = [self._run_first(connection, first.task)]
+                while len(group) < _MAX_GROUP and time.monotonic() - started < _MAX_GROUP_S:
+                    joining, ended = self._next()
+                    if joining is None:
+                        break
+                    group.append(joining)
+                    results.append(self._run_joining(connection, joining.task))
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
             self._abandon()
-            for future in futures:
-                future.set_exception(error)
+            for waiting in group:
+                waiting.future.set_exception(error)
             return ended
         if self._truncate_log:
             self._empty_log(connection)
-        for future, result, failure in done:
+        for waiting, (result, failure) in zip(group, results, strict=True):
             if failure is None:
-                future.set_result(result)
+                waiting.future.set_result(result)
             else:
-                future.set_exception(failure)
+                waiting.future.set_exception(failure)
         return ended
 
-    def _next(self) -> tuple[tuple[Task, Future[Any]] | None, bool]:
+    def _next(self) -> tuple[_Waiting | None, bool]:
         try:
-            task = self._waiting.get_nowait()
+            waiting = self._waiting.get_nowait()
         except queue.Empty:
             return None, False
-        return task, task is None
+        return waiting, waiting is None
 
-    def _run_one(self, connection: apsw.Connection, task: Task) -> tuple[Any, Exception | None]:
+    def _run_first(self, connection: apsw.Connection, task: Task) -> _Result:
+        # Alone in the transaction so far, it needs no savepoint, which would have SQLite copy every
+        # page before its first change.
+        connection.execute("BEGIN IMMEDIATE")
+        return _run(connection, task, undo="ROLLBACK")
+
+    def _run_joining(self, connection: apsw.Connection, task: Task) -> _Result:
+        if not connection.in_transaction:
+            return self._run_first(connection, task)
         connection.execute("SAVEPOINT task")
-        try:
-            result = task(connection)
-        except Undo as undo:
-            connection.execute("ROLLBACK TO task")
-            connection.execute("RELEASE task")
-            return undo.result, None
-        except (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.CorruptError):
-            raise  # SQLite may have rolled everything back by itself: the group is lost
-        except Exception as error:  # noqa: BLE001 - it goes to the one who waits for this task
-            connection.execute("ROLLBACK TO task")
-            connection.execute("RELEASE task")
-            return None, error
+        result = _run(connection, task, undo="ROLLBACK TO task")
         connection.execute("RELEASE task")
-        return result, None
+        return result
 
     def _open(self) -> apsw.Connection:
         if self._connection is None:
@@ -158,3 +162,17 @@ class Writer:
             pass
         finally:
             wait_when_busy(connection, self._busy_timeout_s)
+
+
+def _run(connection: apsw.Connection, task: Task, *, undo: str) -> _Result:
+    """The task's result or what it raised, its writes undone in that case."""
+    try:
+        return task(connection), None
+    except Undo as undone:
+        connection.execute(undo)
+        return undone.result, None
+    except (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.CorruptError):
+        raise  # SQLite may have rolled everything back by itself: the group is lost
+    except Exception as error:  # noqa: BLE001 - it goes to the one who waits for this task
+        connection.execute(undo)
+        return None, error

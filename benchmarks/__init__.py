@@ -1,0 +1,1 @@
+"""Benchmarks: a real server process, real HTTP, realistic items; ratios within one run."""

@@ -1,0 +1,64 @@
+"""What the demo prints: headings, the commands it runs, tables and JSON, on a terminal or not."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+from rich.table import Table
+from rich.text import Text
+
+
+class Screen:
+    """Standard output. Lines are never broken, so that what is printed can be pasted."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def heading(self, text: str) -> None:
+        """Begin a part."""
+        self._print(Text(f"\n{text}", "bold"))
+
+    def line(self, text: str = "") -> None:
+        """One line of plain words."""
+        self._print(Text(f"  {text}".rstrip()))
+
+    def command(self, *words: str) -> None:
+        """A command that is about to run, as it would be typed."""
+        self._print(Text(f"  $ {shlex.join(words)}", "cyan"))
+
+    def error(self, text: str, details: Iterable[str] = ()) -> None:
+        """Why the demo stops."""
+        self._print(Text(f"\nThe demo failed. {text}", "bold red"))
+        for detail in details:
+            self._print(Text(f"  {detail}"))
+
+    def paste(self, text: str) -> None:
+        """Lines to copy, without anything before them."""
+        self._print(Text(text, "cyan"))
+
+    def json(self, text: bytes) -> None:
+        """A JSON text, laid out; its numbers keep their digits."""
+        laid_out = msgspec.json.format(text, indent=2).decode()
+        indented = "\n".join(f"  {line}" for line in laid_out.splitlines())
+        self._print(JSONHighlighter()(indented))
+
+    def json_line(self, label: str, text: bytes) -> None:
+        """A JSON text in one line, after a label."""
+        compact = msgspec.json.format(text, indent=0).decode()
+        self._print(Text(f"  {label}  ") + JSONHighlighter()(compact))
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Rows under headings; all columns but the first are numbers or as short."""
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="bold")
+        for number, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._console.print(table)
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""The stores that are held to the contract, and a database of one for each test.
+
+A store joins by adding its factory to `FACTORIES`; no test is changed or left out for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from opdata.storage import open_store
+from opdata.storage.base import Store
+from tests.contract.tenant import NOW_MS, Tenant
+
+Opener = Callable[[], Awaitable[Store]]
+"""Opens the database, which is the same one every time; a second time, as another process would."""
+
+Factory = Callable[[Path], AbstractAsyncContextManager[Opener]]
+"""Makes an empty database, given a folder of the test's own, and takes it away afterwards."""
+
+
+@asynccontextmanager
+async def sqlite_database(folder: Path) -> AsyncIterator[Opener]:
+    url = f"sqlite:///{folder / 'contract.db'}"
+    yield lambda: open_store(url, busy_timeout_s=30)
+
+
+FACTORIES: dict[str, Factory] = {"sqlite": sqlite_database}
+
+
+@pytest.fixture(params=FACTORIES)
+async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the test's database once more; what it opens is closed when the test ends."""
+    async with AsyncExitStack() as stack:
+        open_database = await stack.enter_async_context(FACTORIES[request.param](tmp_path))
+
+        async def opened() -> Store:
+            store = await open_database()
+            stack.push_async_callback(store.close)
+            return store
+
+        yield opened
+
+
+@pytest.fixture
+async def store(reopen: Opener) -> Store:
+    """An open store on an empty database."""
+    return await reopen()
+
+
+@pytest.fixture
+async def ours(store: Store) -> Tenant:
+    """Our operator."""
+    return Tenant(store, await store.create_operator("ours", bytes(range(32)), NOW_MS))
+
+
+@pytest.fixture
+async def theirs(store: Store) -> Tenant:
+    """Another operator of the same database."""
+    return Tenant(store, await store.create_operator("theirs", bytes(range(32, 64)), NOW_MS))

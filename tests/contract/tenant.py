@@ -1,0 +1,201 @@
+"""An operator of a store under test, the writes of its requests, and rows to write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opdata.ids import new_entity_ids, new_event_ids, new_job_id
+from opdata.keys import NewKey, new_key
+from opdata.model import ApiKey, Entity, Event, Operator, State
+from opdata.storage.base import (
+    AppendEvents,
+    ChangeSettings,
+    Claim,
+    DeleteEntity,
+    EntityRow,
+    EventQuery,
+    EventRow,
+    JobDraft,
+    Outcome,
+    Reply,
+    SetStates,
+    StateRow,
+    Store,
+    UpsertEntities,
+    Work,
+    Write,
+)
+
+NOW_MS = 1_775_476_800_000
+SECOND_MS = 1_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+def entity_row(external_id: str, data: str = "{}", entity_type: str = "player") -> EntityRow:
+    """A row whose fingerprint is of its type and data."""
+    fingerprint = hashlib.blake2b(f"{entity_type} {data}".encode(), digest_size=16).digest()
+    return EntityRow(new_entity_ids(1)[0], external_id, entity_type, data, fingerprint)
+
+
+def event_row(
+    external_id: str,
+    data: str = "{}",
+    *,
+    at_ms: int = NOW_MS,
+    event_type: str = "session",
+    key: str | None = None,
+) -> EventRow:
+    """A row; with a key, its fingerprint is of its entity and data."""
+    content = hashlib.blake2b(f"{external_id} {data}".encode(), digest_size=16).digest()
+    fingerprint = None if key is None else content
+    event_id = new_event_ids(1, NOW_MS)[0]
+    return EventRow(event_id, external_id, event_type, data, at_ms, key, fingerprint)
+
+
+def state_row(
+    external_id: str, value: str, *, key: str = "balance", observed_at_ms: int | None = None
+) -> StateRow:
+    """A row that overwrites, or with `observed_at_ms` an observation that may come too late."""
+    at_ms = NOW_MS if observed_at_ms is None else observed_at_ms
+    return StateRow(external_id, key, value, at_ms, force=observed_at_ms is None)
+
+
+def seal_nothing(positions: Sequence[int]) -> Sequence[bytes | None]:
+    return [None] * len(positions)
+
+
+def claim(key: str = "key-1", *, path: str = "/batch/events", body: bytes = b"body") -> Claim:
+    """A claim on an Idempotency-Key by a request with this body."""
+    return Claim("POST", path, key, hashlib.blake2b(body, digest_size=16).digest())
+
+
+def job_draft() -> JobDraft:
+    return JobDraft(new_job_id(), "batch_ingest_entities")
+
+
+@dataclass
+class Written:
+    """What came of a write. `outcome` is None when it was answered from a claim."""
+
+    reply: Reply
+    outcome: Outcome | None
+
+    @property
+    def refused(self) -> dict[int, str]:
+        assert self.outcome is not None
+        return dict(self.outcome.refused)
+
+    @property
+    def duplicates(self) -> dict[int, bytes]:
+        assert self.outcome is not None
+        return self.outcome.duplicates
+
+
+@dataclass
+class Seal:
+    """A `seal` callback that notes what it is asked for."""
+
+    calls: list[Sequence[int]] = field(default_factory=list)
+
+    def __call__(self, positions: Sequence[int]) -> Sequence[bytes | None]:
+        self.calls.append(list(positions))
+        return [b"sealed %d" % position for position in positions]
+
+
+@dataclass
+class Tenant:
+    """An operator and its store."""
+
+    store: Store
+    operator: Operator
+
+    @property
+    def id(self) -> int:
+        return self.operator.operator_id
+
+    def through(self, store: Store) -> Tenant:
+        """The same operator through another store on the database."""
+        return Tenant(store, self.operator)
+
+    async def write(
+        self,
+        work: Work,
+        *,
+        now_ms: int = NOW_MS,
+        reply: Reply | None = None,
+        finish: Callable[[Outcome], Reply] | None = None,
+        **rest: Any,
+    ) -> Written:
+        outcomes: list[Outcome] = []
+
+        def note(outcome: Outcome) -> Reply:
+            outcomes.append(outcome)
+            return finish(outcome) if finish else reply or Reply(200, b"done")
+
+        answer = await self.store.write(Write(self.id, now_ms, work, note, **rest))
+        return Written(answer, outcomes[-1] if outcomes else None)
+
+    async def upsert(
+        self,
+        *rows: EntityRow,
+        seal: Callable[[Sequence[int]], Sequence[bytes | None]] = seal_nothing,
+        **write: Any,
+    ) -> Written:
+        return await self.write(UpsertEntities(rows, seal), **write)
+
+    async def create(self, *external_ids: str, **write: Any) -> Written:
+        return await self.upsert(*map(entity_row, external_ids), **write)
+
+    async def append(self, *rows: EventRow, **write: Any) -> Written:
+        return await self.write(AppendEvents(rows), **write)
+
+    async def set_states(self, *rows: StateRow, **write: Any) -> Written:
+        return await self.write(SetStates(rows), **write)
+
+    async def delete(self, external_id: str, **write: Any) -> Written:
+        return await self.write(DeleteEntity(external_id), **write)
+
+    async def change(self, settings: ChangeSettings, **write: Any) -> Written:
+        return await self.write(settings, **write)
+
+    async def entity(self, external_id: str) -> Entity | None:
+        return await self.store.entity(self.id, external_id)
+
+    async def listed(
+        self, *, entity_type: str | None = None, after: str | None = None, limit: int = 1_000
+    ) -> list[str]:
+        """External ids of a page of entities."""
+        page = await self.store.entities(
+            self.id, entity_type=entity_type, after=after, limit=limit
+        )
+        return [entity.external_id for entity in page]
+
+    async def events(self, external_id: str, **query: Any) -> Sequence[Event] | None:
+        return await self.store.events(
+            self.id, external_id, EventQuery(**{"limit": 10_000, **query})
+        )
+
+    async def event_data(self, external_id: str, **query: Any) -> list[str]:
+        """`data` of the events of an entity that exists, newest first."""
+        found = await self.events(external_id, **query)
+        assert found is not None
+        return [event.data for event in found]
+
+    async def states(self, external_id: str) -> dict[str, State]:
+        """The states of an entity that exists, by key, in the order they came."""
+        found = await self.store.states(self.id, external_id)
+        assert found is not None
+        return {state.state_key: state for state in found}
+
+    async def values(self, external_id: str) -> dict[str, str]:
+        return {key: state.value for key, state in (await self.states(external_id)).items()}
+
+    async def add_key(self, label: str = "label", created_at_ms: int = NOW_MS) -> NewKey:
+        made = new_key()
+        key = ApiKey(made.key_id, self.id, label, made.masked_key, created_at_ms, None, None)
+        await self.store.create_key(key, made.key_hash)
+        return made
