@@ -103,9 +103,16 @@ async def make_services(settings: Settings) -> Services:
 
 
 def run(settings: Settings, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was acknowledged and return."""
+    """Serve until SIGTERM or SIGINT, then finish what was acknowledged and return.
+
+    Raises `StartupError` when it never came to serving.
+    """
     if settings.workers == 1:
-        uvicorn.Server(_uvicorn_config(settings, WorkerApp(settings))).run(sockets=[listener])
+        server = uvicorn.Server(_uvicorn_config(settings, WorkerApp(settings)))
+        server.run(sockets=[listener])
+        if not server.started:
+            message = "The server did not start; the log says why"
+            raise StartupError(message)
         return
     metrics_dir = Path(settings.data_dir) / "metrics"
     shutil.rmtree(metrics_dir, ignore_errors=True)

@@ -169,9 +169,7 @@ class Tenant:
         self, *, entity_type: str | None = None, after: str | None = None, limit: int = 1_000
     ) -> list[str]:
         """External ids of a page of entities."""
-        page = await self.store.entities(
-            self.id, entity_type=entity_type, after=after, limit=limit
-        )
+        page = await self.store.entities(self.id, entity_type=entity_type, after=after, limit=limit)
         return [entity.external_id for entity in page]
 
     async def events(self, external_id: str, **query: Any) -> Sequence[Event] | None:

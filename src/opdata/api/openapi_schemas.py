@@ -15,6 +15,9 @@ from opdata.wire import schema as wire
 
 Json = dict[str, Any]
 
+_Types = Sequence[tuple[str, Sequence[str]]]
+"""Each type of every template with the fields it requires; a name may come twice."""
+
 _REF: Final = "#/components/schemas/{name}"
 _CLAUSES: Final = re.compile(r"\s*\(W\d+(?:[^\w)]+W\d+)*\)")
 
@@ -52,9 +55,6 @@ _EVENT_KEY: Final[Json] = {
     ],
     "description": "Unique per operator, for good: the same event is recorded once.",
 }
-_DATA: Final[Json] = _OBJECT | {
-    "description": "The fields that the template names for this type, and any others."
-}
 _VALUE: Final[Json] = _NOT_NULL | {
     "description": "Any JSON value but null. Numbers come back with the text that was sent."
 }
@@ -64,17 +64,71 @@ _STATE_BODY: Final[Json] = _NOT_NULL | {
     )
 }
 
+
+def state_keys() -> list[str]:
+    """The state keys of every template, in their order."""
+    found = (template.description.schema.state_keys for template in all_templates().values())
+    return list(dict.fromkeys(key for keys in found for key in keys))
+
+
+def _entity_types() -> _Types:
+    schemas = [template.description.schema for template in all_templates().values()]
+    return [(name, known.required) for one in schemas for name, known in one.entity_types.items()]
+
+
+def _event_types() -> _Types:
+    schemas = [template.description.schema for template in all_templates().values()]
+    return [(name, known.required) for one in schemas for name, known in one.event_types.items()]
+
+
+def _one_of(names: Iterable[str]) -> Json:
+    listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    return {"type": "string", "description": f"One of {listed}."}
+
+
+def _type_of(types: _Types) -> Json:
+    return _one_of(name for name, _ in types)
+
+
+def _data(types: _Types) -> Json:
+    lines = [
+        f"- `{name}` needs {', '.join(f'`{field}`' for field in required)}"
+        for name, required in types
+        if required
+    ]
+    opening = (
+        "The fields of this type, and any others; numbers come back with the text that was sent."
+    )
+    return _OBJECT | {"description": "\n".join([opening, "", *lines])}
+
+
 # What the decoder leaves to the checks that follow it, and so msgspec's derivation cannot know.
 _STRICTER: Final[dict[str, dict[str, Json]]] = {
-    "EntityItem": {"externalId": EXTERNAL_ID, "data": _DATA},
+    "EntityItem": {
+        "entityType": _type_of(_entity_types()),
+        "externalId": EXTERNAL_ID,
+        "data": _data(_entity_types()),
+    },
     "EventItem": {
         "externalId": EXTERNAL_ID,
-        "data": _DATA,
+        "eventType": _type_of(_event_types()),
+        "data": _data(_event_types()),
         "occurredAt": _OCCURRED_AT,
         "idempotencyKey": _EVENT_KEY,
     },
-    "EventDraft": {"data": _DATA, "occurredAt": _OCCURRED_AT, "idempotencyKey": _EVENT_KEY},
-    "StateItem": {"externalId": EXTERNAL_ID, "value": _VALUE, "observedAt": _OBSERVED_AT},
+    "EventDraft": {
+        "eventType": _type_of(_event_types()),
+        "data": _data(_event_types()),
+        "occurredAt": _OCCURRED_AT,
+        "idempotencyKey": _EVENT_KEY,
+    },
+    "StateItem": {
+        "externalId": EXTERNAL_ID,
+        "stateKey": _one_of(state_keys()),
+        "value": _VALUE,
+        "observedAt": _OBSERVED_AT,
+    },
+    "SettingsChange": {"templateId": {"type": "string", "enum": list(all_templates())}},
     "RetentionWindow": {
         "hot_days": {"type": "integer", "minimum": MIN_HOT_DAYS, "maximum": MAX_ARCHIVE_DAYS},
         "archive_days": {
@@ -121,12 +175,6 @@ class Schemas:
         return _tidied_schema(_derived(kind))
 
 
-def state_keys() -> list[str]:
-    """The state keys of every template, in their order."""
-    found = (template.description.schema.state_keys for template in all_templates().values())
-    return list(dict.fromkeys(key for keys in found for key in keys))
-
-
 def without_clauses(text: str) -> str:
     """The text without its references to the clauses of the wire contract."""
     return _CLAUSES.sub("", text)
@@ -145,8 +193,6 @@ def _stricter(name: str, component: Json) -> Json:
     if unknown := changes.keys() - component["properties"].keys():
         message = f"{name} has no {', '.join(sorted(unknown))}"
         raise LookupError(message)
-    if name == "SettingsChange":
-        changes = {"templateId": {"type": "string", "enum": list(all_templates())}}
     untitled = {word: value for word, value in component.items() if word != "title"}
     return untitled | {"properties": component["properties"] | changes}
 
@@ -158,25 +204,17 @@ def _narrowed(schema: Json) -> Json:
     """
     match schema.get("$ref", "").rpartition("/")[2]:
         case "EntityItem":
-            return schema | {"anyOf": list(_entity_types())}
+            return schema | {"anyOf": _of_types("entityType", _entity_types())}
         case "EventItem" | "EventDraft":
-            return schema | {"anyOf": list(_event_types())}
+            return schema | {"anyOf": _of_types("eventType", _event_types())}
         case "StateItem":
             return schema | {"properties": {"stateKey": {"enum": state_keys()}}}
         case _:
             return schema
 
 
-def _entity_types() -> Iterable[Json]:
-    for template in all_templates().values():
-        for name, fields in template.description.schema.entity_types.items():
-            yield _of_type("entityType", name, fields.required)
-
-
-def _event_types() -> Iterable[Json]:
-    for template in all_templates().values():
-        for name, fields in template.description.schema.event_types.items():
-            yield _of_type("eventType", name, fields.required)
+def _of_types(member: str, types: _Types) -> list[Json]:
+    return [_of_type(member, name, required) for name, required in types]
 
 
 def _of_type(member: str, name: str, required: Sequence[str]) -> Json:

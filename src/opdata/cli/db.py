@@ -10,8 +10,8 @@ from opdata.cli.exits import Exit
 from opdata.cli.output import note, print_fields, print_json, say
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened
 from opdata.errors import ConfigError, StartupError
+from opdata.storage import migrate_store
 from opdata.storage.base import StoreReport
-from opdata.storage.sqlite import migrate_sqlite
 
 _KIB = 1024
 
@@ -33,7 +33,7 @@ async def migrate(
     several processes at once.
     """
     settings = database.settings()
-    names = await migrate_sqlite(
+    names = await migrate_store(
         settings.database_url, busy_timeout_s=settings.busy_timeout_s, dry_run=dry_run
     )
     if as_json:

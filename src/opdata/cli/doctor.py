@@ -173,7 +173,7 @@ async def _inspection(settings: Settings, store: Store) -> AsyncIterator[Finding
     yield _master_key(settings, known=dict(await store.key_checks()))
     report = await store.report()
     yield Finding("schema", "ok", f"The schema is up to date ({report.applied[-1]})")
-    rows = ", ".join(f"{count:,} {table}" for table, count in report.rows.items())
+    rows = ", ".join(f"{table} {count:,}" for table, count in report.rows.items())
     if report.problems:
         yield Finding(
             "database",

@@ -11,7 +11,7 @@ import httpx2
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, print_json, visible
+from opdata.cli.output import fail, print_json, say, visible
 from opdata.client.retry import Backoff
 from opdata.loader.errors import LoadError
 from opdata.loader.kinds import ENTITIES, EVENTS, STATES, Kind
@@ -125,7 +125,7 @@ def _load(kind: Kind, sources: tuple[str, ...], constant: str | None, options: L
     else:
         for line in summary.lines():
             # Part of the words come from the server; a terminal must not obey them.
-            print(visible(line))
+            say(visible(line))
     if summary.stopped is not None:
         fail(summary.stopped.line())
         return _EXITS[summary.stopped.reason]

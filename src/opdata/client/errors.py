@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import httpx2
+
 
 class ClientError(Exception):
     """A request did not get the answer it wanted."""
@@ -26,6 +28,11 @@ class Refused(ClientError):
         self.status = status
         self.code = code
         self.replayed = replayed
+
+    @property
+    def changed_nothing(self) -> bool:
+        """Whether the server says that it did nothing: its own 4xx."""
+        return bool(self.code) and httpx2.codes.is_client_error(self.status)
 
 
 class Unauthorized(Refused):

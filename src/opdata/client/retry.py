@@ -28,8 +28,8 @@ MAX_INTERNAL_ERRORS = 3
 class Backoff(Struct, frozen=True):
     """How patient a client is. `Retry-After` is honoured; without it delays double, with jitter.
 
-    Patience is counted from the last answer that was a success, over all requests together: while
-    anything gets through, nobody gives up.
+    Patience is counted over all requests together, from the first trouble after the last success:
+    while anything gets through, nobody gives up.
     """
 
     base_delay_s: float = 0.25
@@ -41,12 +41,12 @@ class Backoff(Struct, frozen=True):
 
 
 class Patience:
-    """The clock all requests of one client share."""
+    """What all requests of one client share: whether anything gets through, and since when not."""
 
     def __init__(self, backoff: Backoff, now: Callable[[], float] = time.monotonic) -> None:
         self._backoff = backoff
         self._now = now
-        self._progress_at_s = now()
+        self._trouble_since_s: float | None = None
         self._heard = False
 
     def heard(self) -> None:
@@ -55,14 +55,16 @@ class Patience:
 
     def progressed(self) -> None:
         """The server granted a request."""
-        self._heard = True
-        self._progress_at_s = self._now()
+        self._trouble_since_s = None
 
     def delay_s(self, attempt: int, retry_after_s: float | None) -> float | None:
         """Seconds to wait before the next attempt, None to give up. `attempt` counts from 1."""
         policy = self._backoff
+        now_s = self._now()
+        if self._trouble_since_s is None:
+            self._trouble_since_s = now_s
         longest_s = policy.give_up_after_s if self._heard else policy.first_contact_s
-        left_s = self._progress_at_s + longest_s - self._now()
+        left_s = self._trouble_since_s + longest_s - now_s
         step_s = min(policy.max_delay_s, policy.base_delay_s * 2.0 ** min(attempt - 1, 16))
         jitter_s = random.uniform(0.5, 1.0) * step_s  # noqa: S311 - spreads load, guards nothing
         # The jitter goes on top of a Retry-After: all that wait for it would come back at once.

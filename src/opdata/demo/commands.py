@@ -1,4 +1,4 @@
-"""Running `opdata` as a user does: a server in the background, and commands until they end."""
+"""Running `opdata` as a user does: commands until they end, and a server in the background."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -30,37 +30,36 @@ _STOPS_WITHIN_S: Final = 30.0
 _OPDATA: Final = (sys.executable, "-m", "opdata")
 
 
-def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings of another opdata, and with `extra`."""
-    plain = {name: text for name, text in os.environ.items() if not name.startswith("OPDATA_")}
-    return plain | extra
+class Shell:
+    """Where commands are typed: each is shown before it runs, and settings of another opdata are out of sight."""
 
+    def __init__(self, screen: Screen, folder: Path) -> None:
+        self.screen = screen
+        # An opdata.toml where the demo was started is not meant for it.
+        config = folder / "opdata.toml"
+        config.write_text("# The demo's settings are on its command lines.\n", "utf-8")
+        names = (name for name in os.environ if not name.startswith("OPDATA_"))
+        self.env = {name: os.environ[name] for name in names}
+        self.env |= {"OPDATA_CONFIG": str(config), "NO_PROXY": HOST, "no_proxy": HOST}
 
-def run_json(
-    screen: Screen,
-    *arguments: str,
-    accepted: Sequence[int] = (0,),
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-) -> Any:
-    """Run `opdata … --json`, its standard error passed on; return what it printed.
+    def run_json(self, *arguments: str, accepted: Sequence[int] = (0,), **env: str) -> Any:
+        """Run `opdata … --json` and return what it printed; its standard error is passed on.
 
-    Raises `DemoFailed` when the exit code is none of those `accepted`.
-    """
-    screen.command("opdata", *arguments)
-    done = subprocess.run(  # noqa: S603 - our own command, and no shell
-        [*_OPDATA, *arguments, "--json"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=environment() if env is None else dict(env),
-        cwd=cwd,
-        check=False,
-    )
-    if done.returncode not in accepted:
-        said = done.stdout.decode(errors="replace").strip()
+        Raises `DemoFailed` when the exit code is none of those `accepted`.
+        """
+        self.screen.command(shlex.join(("opdata", *arguments)))
+        done = subprocess.run(  # noqa: S603 - our own command, and no shell
+            [*_OPDATA, *arguments, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=self.env | env,
+            check=False,
+        )
+        if done.returncode in accepted:
+            return msgspec.json.decode(done.stdout)
         message = f"{shlex.join(('opdata', *arguments[:2]))} ended with code {done.returncode}"
+        said = done.stdout.decode(errors="replace").strip()
         raise DemoFailed(f"{message}: {said}" if said else message)
-    return msgspec.json.decode(done.stdout)
 
 
 class Server:
@@ -69,7 +68,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.data_dir = folder / "server"
         self.log = folder / "server.log"
-        self.port = _port()
+        self.port = _choose_port()
         self.url = f"http://{HOST}:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = ExitStack()
@@ -85,20 +84,18 @@ class Server:
     ) -> None:
         self.stop()
 
-    def start(self, screen: Screen) -> float:
+    def start(self, shell: Shell) -> float:
         """Start it and wait until it is ready; return how many seconds that took."""
-        screen.command("opdata", "serve", "--data-dir", str(self.data_dir), "--port", str(self.port))
+        arguments = ("serve", "--data-dir", str(self.data_dir), "--port", str(self.port))
+        shell.screen.command(shlex.join(("opdata", *arguments)))
         started_s = time.monotonic()
         log = self._closing.enter_context(self.log.open("wb"))
         self._process = subprocess.Popen(  # noqa: S603 - our own command, and no shell
-            [*_OPDATA, "serve", "--data-dir", str(self.data_dir.absolute())]
-            + ["--host", HOST, "--port", str(self.port), "--log-format", "json"],
+            [*_OPDATA, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(),
-            # An opdata.toml where the demo was started is not meant for it.
-            cwd=self.log.parent,
+            env=shell.env,
             # Ctrl-C is for the demo, which then stops the server in its own time.
             start_new_session=True,
         )
@@ -110,19 +107,20 @@ class Server:
         return time.monotonic() - started_s
 
     def wait(self) -> None:
-        """Return only by an exception: `DemoFailed` when the server ends by itself."""
+        """Wait until it ends. Nobody stopped it, so this raises `DemoFailed`."""
         assert self._process is not None
         self._process.wait()
         self._require_running()
 
     def stop(self) -> None:
-        """End it as a service manager does, and wait for it. Safe to call twice."""
+        """End it as a service manager does, and wait for it. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             try:
                 process.send_signal(signal.SIGTERM)
                 process.wait(_STOPS_WITHIN_S)
             finally:
+                # It did not obey in time, or somebody pressed Ctrl-C again.
                 if process.poll() is None:
                     process.kill()
                     process.wait()
@@ -149,10 +147,11 @@ class Server:
             raise DemoFailed(message)
 
 
-def _port() -> int:
+def _choose_port() -> int:
     """The port everybody expects, or a free one when that is taken."""
     for port in (PREFERRED_PORT, 0):
         with socket.socket() as probe:
+            # As the server binds: connections that have just ended do not keep it from its port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))

@@ -1,14 +1,12 @@
-"""What the demo prints: headings, the commands it runs, tables and JSON, on a terminal or not."""
+"""What the demo prints: headings, the commands it runs, results and JSON, on a terminal or not."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
-from rich.table import Table
 from rich.text import Text
 
 
@@ -26,9 +24,9 @@ class Screen:
         """One line of plain words."""
         self._print(Text(f"  {text}".rstrip()))
 
-    def command(self, *words: str) -> None:
-        """A command that is about to run, as it would be typed."""
-        self._print(Text(f"  $ {shlex.join(words)}", "cyan"))
+    def command(self, command: str) -> None:
+        """A command as it would be typed."""
+        self._print(Text(f"  $ {command}", "cyan"))
 
     def error(self, text: str, details: Iterable[str] = ()) -> None:
         """Why the demo stops."""
@@ -50,15 +48,6 @@ class Screen:
         """A JSON text in one line, after a label."""
         compact = msgspec.json.format(text, indent=0).decode()
         self._print(Text(f"  {label}  ") + JSONHighlighter()(compact))
-
-    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Rows under headings; all columns but the first are numbers or as short."""
-        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="bold")
-        for number, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        self._console.print(table)
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)

@@ -68,8 +68,8 @@ class Report:
                 cause = (refusal.code, "(various other causes)")
             failure = self._failures.setdefault(cause, Failure(*cause, 0, []))
             failure.count += 1
-            if len(failure.rows) < _EXAMPLE_ROWS:
-                failure.rows.append(refusal.row)
+            # Answers come in any order; the lowest rows are the easiest to find.
+            failure.rows = sorted([*failure.rows, refusal.row])[:_EXAMPLE_ROWS]
         if self._rejects is not None and refusals:
             self._rejects.write(refusals)
 

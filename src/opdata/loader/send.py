@@ -132,7 +132,8 @@ class Sender:
                 self._report.refused([Refusal(part.rows[0], code, message, part.items[0])])
             except Refused as error:
                 if not error.replayed or isinstance(error, Unauthorized):
-                    self._report.unsent += sum(len(each.items) for each in (part, *waiting))
+                    if error.changed_nothing:
+                        self._report.unsent += sum(len(each.items) for each in (part, *waiting))
                     raise
                 # An earlier load was refused this batch; the cause may be gone.
                 waiting.append(part.again(range(len(part.items))))

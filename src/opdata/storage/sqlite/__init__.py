@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,29 +10,29 @@ from pathlib import Path
 import apsw
 
 from opdata.errors import StartupError
-from opdata.storage.sqlite.connection import connect, path_of, translated
+from opdata.storage.sqlite.connection import connect, create_file, path_of, translated
 from opdata.storage.sqlite.schema import known_names, require_migrated, require_ours
 from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
 
-__all__ = ["SqliteStore", "migrate_sqlite", "open_sqlite", "path_of"]
+__all__ = ["SqliteStore", "migrate", "open_", "path_of"]
 
 
-async def open_sqlite(url: str, *, busy_timeout_s: float, migrate: bool) -> SqliteStore:
+async def open_(url: str, *, busy_timeout_s: float, migrate: bool) -> SqliteStore:
     """Open the database of a `sqlite:///` URL; see `open_store`."""
     path = path_of(url)
     await asyncio.to_thread(_prepare, path, busy_timeout_s, migrate=migrate)
     return SqliteStore(path, busy_timeout_s=busy_timeout_s)
 
 
-async def migrate_sqlite(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
+async def migrate(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
     """Apply pending migrations, or with `dry_run` only name them."""
     return await asyncio.to_thread(_migrate, path_of(url), busy_timeout_s, dry_run=dry_run)
 
 
 def _prepare(path: Path, busy_timeout_s: float, *, migrate: bool) -> None:
     if migrate:
-        _create(path)
+        create_file(path)
         _migrate(path, busy_timeout_s, dry_run=False)
         return
     if not path.exists():
@@ -43,16 +42,10 @@ def _prepare(path: Path, busy_timeout_s: float, *, migrate: bool) -> None:
         require_migrated(connection)
 
 
-def _create(path: Path) -> None:
-    # Readable by its owner alone; SQLite gives its log and index files the same mode.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-
-
 def _migrate(path: Path, busy_timeout_s: float, *, dry_run: bool) -> Sequence[str]:
     if dry_run and not path.exists():
         return known_names()
-    _create(path)
+    create_file(path)
     with _opened(path, busy_timeout_s) as connection:
         return apply_migrations(connection, dry_run=dry_run)
 

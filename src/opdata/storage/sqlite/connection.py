@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,12 @@ def path_of(url: str) -> Path:
         )
         raise ConfigError(message)
     return Path(path)
+
+
+def create_file(path: Path) -> None:
+    """Make sure the file exists, readable by its owner alone; its log and index get its mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> apsw.Connection:

@@ -13,13 +13,14 @@ import apsw
 
 from opdata.model import Quota
 from opdata.storage.base import Taken
-from opdata.storage.sqlite.connection import translated, wait_when_busy
+from opdata.storage.sqlite.connection import create_file, translated, wait_when_busy
 
 _WAIT_S: Final = 2.0
 
 # GCRA, the generic cell rate algorithm: `full_at_us` is when the bucket will be full again. A
 # request moves it on by one emission interval, and is refused if that would take it further than
-# a whole bucket from now. A clock set back must not lock anyone out for longer than that either.
+# a whole bucket from now. A clock set back must not lock anyone out for longer than that either:
+# what is stored is brought within it, so that the wait is counted on the new clock.
 _TAKE: Final = """
 INSERT INTO buckets (operator_id, category, full_at_us) VALUES (?1, ?2, ?3 + ?4)
 ON CONFLICT (operator_id, category) DO UPDATE
@@ -28,6 +29,9 @@ ON CONFLICT (operator_id, category) DO UPDATE
 RETURNING full_at_us
 """
 _LOOK: Final = "SELECT full_at_us FROM buckets WHERE operator_id = ?1 AND category = ?2"
+_BRING_NEAR: Final = """
+UPDATE buckets SET full_at_us = min(full_at_us, ?3) WHERE operator_id = ?1 AND category = ?2
+"""
 
 
 class Limiter:
@@ -54,6 +58,10 @@ class Limiter:
             granted = row is not None
             if not granted:
                 row = self._connection.execute(_LOOK, (operator_id, category)).fetchone()
+                if row and row[0] > now_us + bucket_us:
+                    self._connection.execute(
+                        _BRING_NEAR, (operator_id, category, now_us + bucket_us)
+                    )
         used_us = min(row[0] - now_us, bucket_us) if row else 0
         return Taken(
             granted=granted,
@@ -68,6 +76,7 @@ class Limiter:
 
 
 def _open(path: Path) -> apsw.Connection:
+    create_file(path)
     connection = apsw.Connection(str(path))
     wait_when_busy(connection, _WAIT_S)
     connection.pragma("journal_mode", "wal")

@@ -1,0 +1,157 @@
+"""Key checks, purging, reports, readiness and closing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from opdata.errors import Unavailable
+from opdata.model import Quota
+from opdata.storage.base import IDEMPOTENCY_TTL_MS, EventQuery, JobQuery, Store
+from tests.contract.conftest import Opener
+from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row
+
+
+async def test_a_key_check_is_recorded_once_and_never_changed(store: Store, reopen: Opener) -> None:
+    assert dict(await store.key_checks()) == {}
+    await store.add_key_check(1, b"first")
+    await store.add_key_check(1, b"second")
+    await store.add_key_check(7, b"\x00\xff")
+    for one in (store, await reopen()):
+        assert dict(await one.key_checks()) == {1: b"first", 7: b"\x00\xff"}
+
+
+async def test_a_purge_forgets_expired_claims_and_only_those(ours: Tenant) -> None:
+    """W40."""
+    await ours.create("p1")
+    for at in range(5):
+        await ours.append(event_row("p1", str(at)), claim=claim(f"k{at}"), now_ms=NOW_MS + at)
+    assert await ours.store.purge(NOW_MS) == 0
+    assert await ours.store.purge(NOW_MS + 2 + IDEMPOTENCY_TTL_MS) == 3
+    assert await ours.store.purge(NOW_MS + 2 + IDEMPOTENCY_TTL_MS) == 0
+    replayed = [
+        (
+            await ours.append(event_row("p1"), claim=claim(f"k{at}"), now_ms=NOW_MS + 5)
+        ).reply.replayed
+        for at in range(5)
+    ]
+    assert replayed == [False, False, False, True, True]
+
+
+async def test_a_purge_forgets_all_there_is_however_much(ours: Tenant, theirs: Tenant) -> None:
+    await asyncio.gather(
+        *((ours, theirs)[n % 2].upsert(claim=claim(f"k{n}")) for n in range(2_100))
+    )
+    assert await ours.store.purge(NOW_MS + IDEMPOTENCY_TTL_MS) == 2_100
+
+
+async def test_a_purge_leaves_all_data(ours: Tenant) -> None:
+    await ours.create("p1")
+    await ours.append(event_row("p1", "1"), claim=claim())
+    await ours.set_states(state_row("p1", "1"))
+    await ours.store.purge(NOW_MS + 100 * IDEMPOTENCY_TTL_MS)
+    assert await ours.entity("p1") is not None
+    assert await ours.event_data("p1") == ["1"]
+    assert await ours.values("p1") == {"balance": "1"}
+
+
+async def test_a_report_counts_rows_and_finds_no_problems(ours: Tenant, theirs: Tenant) -> None:
+    await ours.create("p1", "p2")
+    await ours.append(*(event_row("p1") for _ in range(3)))
+    await theirs.create("p1")
+    await theirs.set_states(state_row("p1", "1"))
+    await theirs.add_key()
+    report = await ours.store.report()
+    counts = {"operators": 2, "api_keys": 1, "entities": 3, "events": 3, "states": 1, "jobs": 0}
+    assert dict(report.rows) == counts
+    assert list(report.problems) == []
+    assert list(report.pending) == []
+    assert report.applied
+    assert report.size_bytes > 0
+    assert report.store
+    assert report.version
+
+
+async def test_a_report_holds_no_secret(store: Store) -> None:
+    assert "password" not in str(await store.report())
+
+
+async def test_an_open_store_is_ready(store: Store) -> None:
+    await store.ping()
+
+
+EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
+    "ping": lambda t: t.store.ping(),
+    "report": lambda t: t.store.report(),
+    "write": lambda t: t.create("p1"),
+    "entity": lambda t: t.entity("p1"),
+    "entities": lambda t: t.listed(),
+    "events": lambda t: t.store.events(t.id, "p1", EventQuery(1)),
+    "states": lambda t: t.store.states(t.id, "p1"),
+    "job": lambda t: t.store.job(t.id, "job_1"),
+    "jobs": lambda t: t.store.jobs(JobQuery(1)),
+    "create_operator": lambda t: t.store.create_operator("new", b"", NOW_MS),
+    "operators": lambda t: t.store.operators(),
+    "operator": lambda t: t.store.operator(t.id),
+    "set_limits": lambda t: t.store.set_limits(t.id, {}),
+    "create_key": lambda t: t.add_key(),
+    "keys": lambda t: t.store.keys(t.id),
+    "authenticate": lambda t: t.store.authenticate(b"hash"),
+    "relabel_key": lambda t: t.store.relabel_key(t.id, "key_1", "label"),
+    "revoke_key": lambda t: t.store.revoke_key(t.id, "key_1", NOW_MS),
+    "touch_keys": lambda t: t.store.touch_keys({"key_1": NOW_MS}),
+    "take": lambda t: t.store.take(t.id, "read", Quota(1, 1), NOW_MS),
+    "key_checks": lambda t: t.store.key_checks(),
+    "add_key_check": lambda t: t.store.add_key_check(1, b"check"),
+    "purge": lambda t: t.store.purge(NOW_MS),
+}
+
+
+def test_every_method_of_a_store_is_tried_on_a_closed_one() -> None:
+    methods = {name for name in vars(Store) if not name.startswith("_")}
+    assert methods == {*EVERY_METHOD, "close"}
+
+
+@pytest.mark.parametrize("call", EVERY_METHOD.values(), ids=EVERY_METHOD)
+async def test_a_closed_store_is_unavailable(
+    ours: Tenant, call: Callable[[Tenant], Awaitable[object]]
+) -> None:
+    await ours.store.close()
+    with pytest.raises(Unavailable):
+        await call(ours)
+
+
+async def test_closing_twice_is_closing_once(store: Store) -> None:
+    await store.close()
+    await store.close()
+
+
+async def test_closing_one_store_leaves_another_on_the_same_database_open(
+    ours: Tenant, reopen: Opener
+) -> None:
+    other = ours.through(await reopen())
+    await ours.store.close()
+    await other.create("p1")
+    assert await other.listed() == ["p1"]
+
+
+async def test_writes_in_progress_when_a_store_closes_are_done_or_refused_as_unavailable(
+    ours: Tenant, reopen: Opener
+) -> None:
+    async def write(number: int) -> str | None:
+        try:
+            await ours.create(f"p{number:02}")
+        except Unavailable:
+            return None
+        return f"p{number:02}"
+
+    async def close_soon() -> None:
+        await asyncio.sleep(0)
+        await ours.store.close()
+
+    *written, _ = await asyncio.gather(*map(write, range(30)), close_soon())
+    acknowledged = [name for name in written if name is not None]
+    assert acknowledged, "writes handed in before the end are finished"
+    assert await ours.through(await reopen()).listed() == acknowledged
