@@ -135,28 +135,28 @@ def check_events(
             errors.append(_malformed_error(index, item, _event_problems, template))
             continue
         external_id, raw = item.externalId, item.data
-        rule = rules.get(item.eventType)
+        rule, key = rules.get(item.eventType), item.idempotencyKey
+        occurred_at_ms = now_ms if item.occurredAt is None else parse_ms(item.occurredAt)
         if (
             rule is None
+            or occurred_at_ms is None
             or not _fits(rule, raw, nulls=nulls)
             or not plain_id(external_id)
-            or item.occurredAt is not None
-            or item.idempotencyKey is not None
+            or (key is not None and not plain_id(key))
         ):
             problems = _event_problems(msgspec.structs.asdict(item), template)
-            if problems:
+            if problems or occurred_at_ms is None:
                 errors.append(_error(index, external_id, problems))
                 continue
-        occurred_at_ms = None if item.occurredAt is None else parse_ms(item.occurredAt)
         rows.append(
             EventRow(
                 ids[index],
                 external_id,
                 item.eventType,
                 str(raw, "utf-8"),
-                now_ms if occurred_at_ms is None else occurred_at_ms,
-                item.idempotencyKey,
-                None if item.idempotencyKey is None else _event_fingerprint(item, sealer),
+                occurred_at_ms,
+                key,
+                None if key is None else _event_fingerprint(item, sealer),
             )
         )
         accepted.append(index)
@@ -165,6 +165,7 @@ def check_events(
 
 def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Checked:
     """Check states and fold those of one entity and key into one row, in array order (W24, W28)."""
+    nulls = batch.may_have_nulls
     errors: list[ItemError] = []
     accepted: list[int] = []
     row_of: list[int] = []
@@ -174,17 +175,23 @@ def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Ch
         if isinstance(item, Malformed):
             errors.append(_malformed_error(index, item, _state_problems, template))
             continue
-        problems = _state_problems(msgspec.structs.asdict(item), template)
-        if problems:
-            errors.append(_error(index, item.externalId, problems))
-            continue
-        observed_at_ms = None if item.observedAt is None else parse_ms(item.observedAt)
+        observed_at_ms = now_ms if item.observedAt is None else parse_ms(item.observedAt)
+        if (
+            observed_at_ms is None
+            or item.stateKey not in template.state_keys
+            or (nulls and bytes(item.value) == _NULL)
+            or not plain_id(item.externalId)
+        ):
+            problems = _state_problems(msgspec.structs.asdict(item), template)
+            if problems or observed_at_ms is None:
+                errors.append(_error(index, item.externalId, problems))
+                continue
         row = StateRow(
             item.externalId,
             item.stateKey,
             str(item.value, "utf-8"),
-            now_ms if observed_at_ms is None else observed_at_ms,
-            force=observed_at_ms is None,
+            observed_at_ms,
+            force=item.observedAt is None,
         )
         position = position_of.setdefault((item.externalId, item.stateKey), len(rows))
         if position == len(rows):

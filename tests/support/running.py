@@ -35,6 +35,7 @@ class RunningServer:
         self._flags = flags
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._clients: list[httpx2.Client] = []
 
     @property
     def base(self) -> str:
@@ -47,15 +48,16 @@ class RunningServer:
 
     def start(self) -> RunningServer:
         """Start and wait until it is ready."""
-        self._process = subprocess.Popen(
-            [OPDATA, "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)]
-            + ["--log-format", "json", *self._flags],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self.log.open("ab"),
-            env=self._env,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [OPDATA, "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)]
+                + ["--log-format", "json", *self._flags],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=self._env,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.log.read_text()
@@ -74,7 +76,9 @@ class RunningServer:
         self._process = None
 
     def stop(self) -> int:
-        """SIGTERM, as a service manager does; the exit code."""
+        """SIGTERM, as a service manager does; the exit code. Its clients hang up."""
+        while self._clients:
+            self._clients.pop().close()
         if self._process is None:
             return 0
         self._process.terminate()
@@ -109,4 +113,5 @@ class RunningServer:
         )
         if template:
             client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()
+        self._clients.append(client)
         return client
