@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WITHOUT_ZONE = _EPOCH.replace(tzinfo=None)
 _MS = timedelta(milliseconds=1)
+_FIRST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MS
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
 _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
 )
@@ -25,10 +27,14 @@ def format_ms(at_ms: int) -> str:
 
 
 def parse_ms(text: str) -> int | None:
-    """An RFC 3339 timestamp in milliseconds, finer digits cut off; None when it is not one."""
+    """An RFC 3339 timestamp in milliseconds, finer digits cut off; None when it is not one.
+
+    None as well where its zone takes it out of the years 1 to 9999, which `format_ms` can write.
+    """
     if _RFC3339.fullmatch(text) is None:
         return None
     try:
-        return (datetime.fromisoformat(text.upper()) - _EPOCH) // _MS
+        at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // _MS
     except (ValueError, OverflowError):
         return None
+    return at_ms if _FIRST_MS <= at_ms <= _LAST_MS else None

@@ -57,7 +57,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     master_key: str = ""
     """Master key, 64 hex digits. Empty: the file `master.key` in the data directory."""
     ops_token: str = ""
-    """When set, /metrics, /openapi.json and /docs want it as a bearer token."""
+    """When set, /metrics wants it as a bearer token."""
     auth_cache_s: float = 2.0
     """How long a worker trusts a key it has looked up, seconds, 0 to 5 (W3)."""
     busy_timeout_s: float = 10.0

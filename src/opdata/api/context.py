@@ -129,14 +129,18 @@ class Call(Struct):
         job: JobDraft | None = None,
         dry_run: bool = False,
     ) -> Reply:
-        """Hand work to the store under the request's Idempotency-Key, if it has one (W40)."""
+        """Hand work to the store under the request's Idempotency-Key, if it has one (W40).
+
+        A dry run checks the key and does not use it up. Raises `InvalidInput` for a malformed one.
+        """
+        claim = self._claim()
         return await self.store.write(
             Write(
                 self.operator.operator_id,
                 self.now_ms,
                 work,
                 finish,
-                claim=None if dry_run else self._claim(),
+                claim=None if dry_run else claim,
                 job=job,
                 dry_run=dry_run,
             )

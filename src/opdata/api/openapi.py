@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
-from msgspec import Struct
-
 from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
 from opdata.api.errors import STATUS
-from opdata.api.openapi_schemas import EXTERNAL_ID, Json, Schemas, state_keys, without_clauses
+from opdata.api.openapi_parameters import ANSWER_HEADERS, REQUEST_HEADERS, parameters_of
+from opdata.api.openapi_schemas import Json, Schemas, ref, without_clauses
 from opdata.errors import InternalError, RateLimited, Unauthorized, Unavailable, WireError
 
 _EVERYWHERE: Final[tuple[type[WireError], ...]] = (
@@ -25,7 +23,6 @@ _EVERYWHERE: Final[tuple[type[WireError], ...]] = (
 )
 _BEFORE_THE_LIMITER: Final = frozenset({401, 413, 415})
 _REPLAYABLE: Final = frozenset({400, 404, 409})
-_PATH_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _SECURITY: Final = "apiKey"
 
 _TAGS: Final = {
@@ -37,84 +34,6 @@ _TAGS: Final = {
     "Settings": "Templates, and what this operator has chosen.",
     "Keys": "The operator's API keys.",
     "Operations": "For whoever runs the server. No key needed.",
-}
-
-_PATH_SCHEMAS: Final[dict[str, Json]] = {
-    "externalId": EXTERNAL_ID,
-    "jobId": {
-        "type": "string",
-        "minLength": 1,
-        "description": "The job's id, as a batch answered it.",
-        "examples": ["job_d4e5f6789012abcd"],
-    },
-    "key": {
-        "type": "string",
-        "minLength": 1,
-        "description": "A state key of the template.",
-        "examples": ["balance"],
-    },
-}
-
-_QUERY_DESCRIPTIONS: Final = {
-    "cursor": "Where to go on: `nextCursor` of the page before. Opaque.",
-    "entityType": "Only entities of this type.",
-    "eventType": "Only events of this type.",
-    "from": "Only events that occurred at this time or later.",
-    "id": "The key's id.",
-    "limit": "Items on a page, at most.",
-    "status": "Only jobs in this status.",
-    "to": "Only events that occurred before this time.",
-    "type": "Only jobs of this type.",
-}
-_TIMES: Final = frozenset({"from", "to"})
-
-_HEADERS: Final[dict[str, tuple[str, Json]]] = {
-    "X-Request-Id": (
-        "The request's own id when it sent a sane one, else a new one.",
-        {"type": "string"},
-    ),
-    "RateLimit-Policy": (
-        "The quota: requests `q` in `w` seconds.",
-        {"type": "string", "examples": ['"ingest:batch";q=1200;w=60']},
-    ),
-    "RateLimit": (
-        "What is left of it: requests `r`, full again in `t` seconds.",
-        {"type": "string", "examples": ['"ingest:batch";r=1199;t=1']},
-    ),
-    "Retry-After": ("Whole seconds to wait.", {"type": "integer", "minimum": 1}),
-    "Idempotent-Replayed": (
-        "Stands when this is the stored answer to an earlier request.",
-        {"type": "string", "const": "true"},
-    ),
-    "WWW-Authenticate": ("The scheme to use.", {"type": "string", "const": "Bearer"}),
-    "Accept-Encoding": ("The content codings that are accepted.", {"type": "string"}),
-    "Location": ("Path of the job.", {"type": "string"}),
-    "Preference-Applied": ("Which preference was followed.", {"type": "string"}),
-}
-_ALWAYS_SENT: Final = frozenset({"X-Request-Id", "Retry-After", "WWW-Authenticate"})
-
-_REQUEST_HEADERS: Final[dict[str, Json]] = {
-    "RequestId": {
-        "name": "X-Request-Id",
-        "in": "header",
-        "description": "An id of your own for this request: letters, digits and `._:-`, at most 128.",
-        "schema": {"type": "string"},
-    },
-    "IdempotencyKey": {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": (
-            "Makes the request safe to repeat: for 24 hours the same key with the same body gets "
-            "the first answer again, with another body 422. Visible ASCII, quoted or bare."
-        ),
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    },
-    "Prefer": {
-        "name": "Prefer",
-        "in": "header",
-        "description": "`respond-async`: answer 202 at once and work the batch off as a job.",
-        "schema": {"type": "string", "examples": ["respond-async"]},
-    },
 }
 
 # In words and not as a media type: code generators know no NDJSON and would drop or break the body.
@@ -151,7 +70,7 @@ class _Document:
         )
         self._responses: dict[str, Json] = {}
         self._examples = json.loads(
-            files(__package__).joinpath("openapi_examples.json").read_text()
+            files(__package__).joinpath("openapi_examples.json").read_bytes()
         )
 
     def build(self, version: str) -> Json:
@@ -175,11 +94,8 @@ class _Document:
             "components": {
                 "schemas": self._schemas.components,
                 "responses": dict(sorted(self._responses.items())),
-                "parameters": _REQUEST_HEADERS,
-                "headers": {
-                    name: {"description": text, "required": name in _ALWAYS_SENT, "schema": schema}
-                    for name, (text, schema) in _HEADERS.items()
-                },
+                "parameters": _used(REQUEST_HEADERS, "parameters", paths),
+                "headers": _used(ANSWER_HEADERS, "headers", [paths, self._responses]),
                 "securitySchemes": {
                     _SECURITY: {
                         "type": "http",
@@ -198,29 +114,15 @@ class _Document:
             "tags": [endpoint.tag],
             "summary": endpoint.summary,
             "description": _description(endpoint),
-            "parameters": list(self._parameters(endpoint)),
+            "parameters": list(parameters_of(endpoint)),
         }
         if endpoint.body is not None:
             operation["requestBody"] = self._request_body(endpoint, examples.get("request", {}))
         operation["responses"] = {
             str(status): self._success(endpoint, status, kind, examples.get(str(status), {}))
             for status, kind in sorted(endpoint.answers.items())
-        } | {str(status): _ref("responses", name) for status, name in self._errors(endpoint)}
+        } | {str(status): ref("responses", name) for status, name in self._errors(endpoint)}
         return operation
-
-    def _parameters(self, endpoint: Endpoint) -> Iterator[Json]:
-        for name in _PATH_PARAMETER.findall(endpoint.path):
-            schema = _PATH_SCHEMAS[name]
-            if name == "key" and endpoint.method == "PUT":
-                schema = schema | {"enum": state_keys()}
-            yield _parameter("path", name, schema, required=True)
-        if endpoint.params is not None:
-            yield from _query_parameters(endpoint.params)
-        if endpoint.idempotent:
-            yield _ref("parameters", "IdempotencyKey")
-        if HTTPStatus.ACCEPTED in endpoint.answers:
-            yield _ref("parameters", "Prefer")
-        yield _ref("parameters", "RequestId")
 
     def _request_body(self, endpoint: Endpoint, examples: Json) -> Json:
         schema = self._schemas.body(endpoint.body)
@@ -301,26 +203,6 @@ def _operations_paths() -> dict[str, Json]:
     }
 
 
-def _query_parameters(params: type[Struct]) -> Iterator[Json]:
-    schemas = Schemas(bodies=[params], answers=[]).components[params.__name__]
-    for name, found in schemas["properties"].items():
-        schema = dict(found)
-        if {"type": "null"} in schema.get("anyOf", ()):
-            # A query has no null: what may be null may be left out.
-            [given] = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
-            schema = given
-        if name in _TIMES:
-            schema = schema | {"format": "date-time"}
-        schema.setdefault("description", _QUERY_DESCRIPTIONS.get(name, name))
-        yield _parameter("query", name, schema, required=name in schemas["required"])
-
-
-def _parameter(place: str, name: str, schema: Json, *, required: bool) -> Json:
-    bare = {word: value for word, value in schema.items() if word != "description"}
-    described = {"description": schema["description"]}
-    return {"name": name, "in": place, "required": required, **described, "schema": bare}
-
-
 def _error_response(status: int, errors: Mapping[str, type[WireError]]) -> Json:
     names = ["X-Request-Id"]
     if status not in _BEFORE_THE_LIMITER:
@@ -328,14 +210,17 @@ def _error_response(status: int, errors: Mapping[str, type[WireError]]) -> Json:
     names += _ERROR_HEADERS.get(status, ())
     if status in _REPLAYABLE:
         names.append("Idempotent-Replayed")
+    headers = _header_refs(names)
+    if status == HTTPStatus.CONFLICT:
+        headers["Retry-After"] = ref("headers", "Retry-After-In-Flight")
     # Beside the reference, where validators see it and code generators keep their one error type.
     codes = {"error": {"properties": {"code": {"enum": sorted(errors)}}}}
     return {
         "description": "\n".join(f"- `{code}`: {_words(errors[code])}" for code in sorted(errors)),
-        "headers": _header_refs(names),
+        "headers": headers,
         "content": {
             "application/json": {
-                "schema": _ref("schemas", "ErrorEnvelope") | {"properties": codes},
+                "schema": ref("schemas", "ErrorEnvelope") | {"properties": codes},
                 "examples": {
                     code: {"value": _error_example(errors[code])} for code in sorted(errors)
                 },
@@ -376,15 +261,17 @@ def _description(endpoint: Endpoint) -> str:
 
 
 def _header_refs(names: Sequence[str]) -> dict[str, Json]:
-    return {name: _ref("headers", name) for name in names}
+    return {name: ref("headers", name) for name in names}
 
 
 def _examples(examples: Json) -> Json:
     return {"examples": examples} if examples else {}
 
 
-def _ref(section: str, name: str) -> Json:
-    return {"$ref": f"#/components/{section}/{name}"}
+def _used(parts: Mapping[str, Json], section: str, places: object) -> dict[str, Json]:
+    """Those of the parts that are referred to."""
+    text = json.dumps(places)
+    return {name: part for name, part in parts.items() if f'#/components/{section}/{name}"' in text}
 
 
 def _camel(code: str) -> str:

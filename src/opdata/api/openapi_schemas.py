@@ -175,6 +175,11 @@ class Schemas:
         return _tidied_schema(_derived(kind))
 
 
+def ref(section: str, name: str) -> Json:
+    """A reference to one of the document's components."""
+    return {"$ref": f"#/components/{section}/{name}"}
+
+
 def without_clauses(text: str) -> str:
     """The text without its references to the clauses of the wire contract."""
     return _CLAUSES.sub("", text)

@@ -25,7 +25,7 @@ _log = structlog.get_logger("opdata.api")
 
 
 def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
-    """The routes beside the API's own. None needs a key; some want the ops token when it is set."""
+    """The routes beside the API's own. None needs a key; metrics want the ops token when it is set."""
     openapi = encode.encode(document(endpoints, version=__version__))
 
     async def healthz(_request: Request) -> Response:
@@ -55,31 +55,27 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
         content, media_type, headers = found
         return Response(content, media_type=media_type, headers=headers)
 
-    guard = _guard(services.settings.ops_token)
     return [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        Route("/metrics", guard(metrics)),
-        Route("/openapi.json", guard(openapi_json)),
-        Route("/docs", guard(docs)),
-        Route("/docs/{name}", guard(docs_asset)),
+        Route("/metrics", _guarded(metrics, services.settings.ops_token)),
+        Route("/openapi.json", openapi_json),
+        Route("/docs", docs),
+        Route("/docs/{name}", docs_asset),
     ]
 
 
-def _guard(token: str) -> Callable[[Page], Page]:
-    """Let only the bearer of the token through; everybody when there is none."""
+def _guarded(page: Page, token: str) -> Page:
+    """The page for the bearer of the token; for everybody when there is none."""
 
-    def guarded(page: Page) -> Page:
-        async def answer(request: Request) -> Response:
-            shown = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(shown, f"Bearer {token}".encode()):
-                return JSONResponse(
-                    {"error": "this page wants the ops token"},
-                    status_code=401,
-                    headers={"www-authenticate": "Bearer"},
-                )
-            return await page(request)
+    async def answer(request: Request) -> Response:
+        shown = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+            return JSONResponse(
+                {"error": "this page wants the ops token"},
+                status_code=401,
+                headers={"www-authenticate": "Bearer"},
+            )
+        return await page(request)
 
-        return answer if token else page
-
-    return guarded
+    return answer if token else page

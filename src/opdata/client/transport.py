@@ -156,7 +156,7 @@ class AsyncTransport:
         code, message = envelope.error.code, envelope.error.message
         if status == httpx2.codes.UNAUTHORIZED:
             raise Unauthorized(status, code, message)
-        if status == httpx2.codes.REQUEST_ENTITY_TOO_LARGE:
+        if status == httpx2.codes.CONTENT_TOO_LARGE:
             raise TooLarge(status, code, message)
         raise Refused(status, code, message, replayed=replayed)
 

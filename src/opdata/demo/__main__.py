@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from rich.console import Console
+import msgspec
 
 from opdata.demo.commands import Server
 from opdata.demo.errors import DemoFailed
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name with an accent must not end the demo in a terminal that cannot show it.
         sys.stdout.reconfigure(errors="backslashreplace")
-    screen = Screen(Console(highlight=False))
+    screen = Screen()
     # A closed terminal, or a kill, ends the demo as Ctrl-C does: with its server.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
@@ -74,7 +74,7 @@ def _run(screen: Screen, folder: Path, server: Server, *, players: int, once: bo
             screen.heading("The server runs until you press Ctrl-C.")
             with suppress(KeyboardInterrupt):
                 server.wait()
-    except DemoFailed as error:
+    except (DemoFailed, OSError, msgspec.MsgspecError) as error:
         server.stop()
         tail = server.log_tail()
         screen.error(str(error), [f"The end of {server.log}:", *tail] if tail else [])

@@ -11,10 +11,14 @@ from rich.text import Text
 
 
 class Screen:
-    """Standard output. Lines are never broken, so that what is printed can be pasted."""
+    """Standard output, and standard error for what ends the demo.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    Lines are never broken, so that what is printed can be pasted.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._errors = Console(highlight=False, stderr=True)
 
     def heading(self, text: str) -> None:
         """Begin a part."""
@@ -30,9 +34,9 @@ class Screen:
 
     def error(self, text: str, details: Iterable[str] = ()) -> None:
         """Why the demo stops."""
-        self._print(Text(f"\nThe demo failed. {text}", "bold red"))
+        self._errors.print(Text(f"\nThe demo failed. {text}", "bold red"), soft_wrap=True)
         for detail in details:
-            self._print(Text(f"  {detail}"))
+            self._errors.print(Text(f"  {detail}"), soft_wrap=True)
 
     def paste(self, text: str) -> None:
         """Lines to copy, without anything before them."""

@@ -10,12 +10,14 @@ _LINE = re.compile(r"(?:CSV Error on Line:|in line|in record/value) (\d+)")
 _JSON = re.compile(r"Malformed JSON in file .*")
 _CONVERSION = re.compile(r"Could not convert \w+ .* to (?:'(\w+)'|(\w+))", re.DOTALL)
 _COLUMN = re.compile(r"when casting from source column (\w+)")
+_KIND = re.compile(r"[A-Za-z ]+ Error(?=:)")
 _CAUSES = (
     re.compile(r"Expected Number of Columns: \d+ Found: \d+"),
     re.compile(r"Value with unterminated quote found"),
     re.compile(r"not utf-8 encoded"),
     re.compile(r"Maximum line size of \d+ bytes exceeded"),
     re.compile(r"not RFC 4180 compliant"),
+    re.compile(r"requires the extension \w+ to be loaded"),
 )
 
 
@@ -48,5 +50,6 @@ def explain_reading(error: duckdb.Error) -> str:
         column = _COLUMN.search(text)
         of = f" of column {column[1]}" if column else ""
         causes = [f"a value{of} cannot be converted to {conversion[1] or conversion[2]}"]
-    kind = text.partition(":")[0]
-    return where + ("; ".join(causes) or f"{kind} (details withheld: they quote the data)")
+    kind = _KIND.match(text)
+    unnamed = f"{kind[0] if kind else 'Error'} (details withheld: they quote the data)"
+    return where + ("; ".join(causes) or unnamed)

@@ -71,13 +71,14 @@ def _check_depth(body: bytes) -> None:
             return
         peeled = structure.replace(b"{}", b"")
         if len(peeled) == len(structure):
-            if len(structure) > MAX_DEPTH:
-                message = "The body is not valid JSON: its brackets do not match"
-                raise InvalidInput(message)
-            return  # few enough for the parser to say where without deep recursion
+            break
         structure = peeled
     if b"{}" in structure:
         message = f"The body is nested more than {MAX_DEPTH} levels deep"
+        raise InvalidInput(message)
+    # What never matches is the parser's to point at, unless it is so much that it would recurse deep.
+    if len(structure) > MAX_DEPTH:
+        message = "The body is not valid JSON: its brackets do not match"
         raise InvalidInput(message)
 
 
