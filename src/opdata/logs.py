@@ -19,16 +19,17 @@ def configure_logging(settings: Settings) -> None:
         settings.log_format == "auto" and sys.stderr.isatty()
     )
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    render = structlog.dev.ConsoleRenderer() if as_console else structlog.processors.JSONRenderer()
+    # The console's default traceback shows local variables, and with them what a client sent.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    render = console if as_console else structlog.processors.JSONRenderer()
     shared = (
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     )
+    trace = () if as_console else (structlog.processors.format_exc_info,)
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, render]
-        if not as_console
-        else [*shared, render],
+        processors=[*shared, *trace, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -38,7 +39,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                *trace,
                 render,
             ],
             foreign_pre_chain=list(shared),
