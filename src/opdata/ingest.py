@@ -71,7 +71,7 @@ class Checked(Struct, frozen=True):
 
 def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer) -> Checked:
     """Check entities, mask and fingerprint those that pass; sealing waits for the store (W26)."""
-    rules, nulls = template.entity_rules, batch.may_have_nulls
+    rules, look_closely = template.entity_rules, batch.look_closely
     ids = new_entity_ids(len(batch.items))
     errors: list[ItemError] = []
     accepted: list[int] = []
@@ -85,7 +85,12 @@ def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer)
             continue
         external_id, data = item.externalId, item.data
         rule = rules.get(item.entityType)
-        if rule is None or nulls or not data.keys() >= rule.required or not plain_id(external_id):
+        if (
+            rule is None
+            or look_closely
+            or not data.keys() >= rule.required
+            or not plain_id(external_id)
+        ):
             problems = _entity_problems(msgspec.structs.asdict(item), template)
             if problems or rule is None:
                 errors.append(_error(index, external_id, problems))
@@ -125,7 +130,7 @@ def check_events(
     batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
 ) -> Checked:
     """Check events; `data` is kept as the text that came. Raises nothing for a bad item (W27)."""
-    rules, nulls = template.event_rules, batch.may_have_nulls
+    rules, look_closely = template.event_rules, batch.look_closely
     ids = new_event_ids(len(batch.items), now_ms)
     errors: list[ItemError] = []
     accepted: list[int] = []
@@ -140,7 +145,7 @@ def check_events(
         if (
             rule is None
             or occurred_at_ms is None
-            or not _fits(rule, raw, nulls=nulls)
+            or not _fits(rule, raw, look_closely=look_closely)
             or not plain_id(external_id)
             or (key is not None and not plain_id(key))
         ):
@@ -156,7 +161,7 @@ def check_events(
                 str(raw, "utf-8"),
                 occurred_at_ms,
                 key,
-                None if key is None else _event_fingerprint(item, sealer),
+                None if key is None else _event_fingerprint(item, occurred_at_ms, sealer),
             )
         )
         accepted.append(index)
@@ -165,7 +170,7 @@ def check_events(
 
 def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Checked:
     """Check states and fold those of one entity and key into one row, in array order (W24, W28)."""
-    nulls = batch.may_have_nulls
+    look_closely = batch.look_closely
     errors: list[ItemError] = []
     accepted: list[int] = []
     row_of: list[int] = []
@@ -179,7 +184,7 @@ def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Ch
         if (
             observed_at_ms is None
             or item.stateKey not in template.state_keys
-            or (nulls and bytes(item.value) == _NULL)
+            or (look_closely and bytes(item.value) == _NULL)
             or not plain_id(item.externalId)
         ):
             problems = _state_problems(msgspec.structs.asdict(item), template)
@@ -210,20 +215,21 @@ def _fold(earlier: StateRow, later: StateRow) -> StateRow:
     return earlier
 
 
-def _fits(rule: EventRule, raw: Raw, *, nulls: bool) -> bool:
+def _fits(rule: EventRule, raw: Raw, *, look_closely: bool) -> bool:
     try:
         rule.fits.decode(raw)
     except msgspec.ValidationError:
         return False
-    return not nulls or _NULL not in bytes(raw)
+    return not look_closely or _NULL not in bytes(raw)
 
 
-def _event_fingerprint(item: EventItem, sealer: Sealer) -> bytes:
+def _event_fingerprint(item: EventItem, occurred_at_ms: int, sealer: Sealer) -> bytes:
+    """What makes the event the same when it comes again: white space and time zones do not count."""
     return sealer.fingerprint(
         item.externalId.encode(),
         item.eventType.encode(),
-        (item.occurredAt or "").encode(),
-        bytes(item.data),
+        b"" if item.occurredAt is None else b"%d" % occurred_at_ms,
+        msgspec.json.format(bytes(item.data), indent=-1),
     )
 
 
@@ -263,6 +269,7 @@ def _entity_problems(members: dict[str, object], template: Template) -> list[str
             problems.append(template.unknown_entity_type(entity_type))
         elif isinstance(data, dict):
             problems += missing_fields(data, rule.required_order)
+            problems += rule.personal.mask_problems(data)
     return problems
 
 

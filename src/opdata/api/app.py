@@ -27,6 +27,7 @@ from opdata.errors import (
     MethodNotAllowed,
     NotFound,
     RateLimited,
+    Unavailable,
     WireError,
 )
 from opdata.model import Operator, Quota
@@ -103,6 +104,8 @@ class _Exchange:
         try:
             reply = await self._handle(endpoint, receive)
         except WireError as error:
+            if isinstance(error, Unavailable):
+                self._log_cause(error)
             await self.refuse(send, error)
         except ClientDisconnect:
             self._note(499)
@@ -114,6 +117,12 @@ class _Exchange:
             if reply.replayed:
                 self._answer_headers.append(("idempotent-replayed", "true"))
             await self._send(send, reply)
+
+    def _log_cause(self, error: Unavailable) -> None:
+        # The client is told to come back; whoever runs the server is told why.
+        cause = error.__cause__
+        reason = error.message if cause is None else f"{type(cause).__name__}: {cause}"
+        _log.warning("unavailable", request_id=self._request_id, endpoint=self._name, reason=reason)
 
     async def refuse(self, send: Send, error: WireError) -> None:
         """Answer an error."""

@@ -1,13 +1,14 @@
 """Cutting a source into batches: numbered, bounded in items and bytes, with a key each.
 
-The cut depends on the rows and the bounds alone, not on timing or concurrency: loading the same
-source again makes the same batches with the same numbers.
+The cut depends on the rows and the bounds alone, not on timing, concurrency or how the rows were
+read: loading the same source again makes the same batches with the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 
 from msgspec import Struct
 
@@ -54,34 +55,34 @@ class Batch(Struct, frozen=True, eq=False):
 
 
 def cut_batches(
-    blocks: Iterable[list[Row]], max_items: int, max_body_bytes: int
+    blocks: Iterable[Iterable[Row]], max_items: int, max_body_bytes: int
 ) -> Iterator[Batch]:
-    """Batches of the rows, each within both bounds and within its block.
+    """Batches of the rows in sequence, as large as both bounds allow.
 
     An item that is over the bound by itself travels alone: the server has the last word on it.
     """
-    number = 0
-    row = 1
-    for block in blocks:
-        for part in _parts(block, max_items, max_body_bytes):
+    number = 1
+    first_row = 1
+    part: list[Row] = []
+    body_bytes = 1
+    for row in chain.from_iterable(blocks):
+        item_bytes = len(row[0]) + 1
+        if part and (len(part) == max_items or body_bytes + item_bytes > max_body_bytes):
+            yield _batch(number, first_row, part)
             number += 1
-            yield Batch(
-                label=str(number),
-                rows=range(row, row + len(part)),
-                items=[item for item, _ in part],
-                external_ids=frozenset(id_ for _, id_ in part if id_ is not None),
-            )
-            row += len(part)
+            first_row += len(part)
+            part = []
+            body_bytes = 1
+        part.append(row)
+        body_bytes += item_bytes
+    if part:
+        yield _batch(number, first_row, part)
 
 
-def _parts(block: list[Row], max_items: int, max_body_bytes: int) -> Iterator[list[Row]]:
-    start = 0
-    size = 2
-    for at, (item, _) in enumerate(block):
-        full = at - start == max_items or size + len(item) > max_body_bytes
-        if full and at > start:
-            yield block[start:at]
-            start = at
-            size = 2
-        size += len(item) + 1
-    yield block[start:]
+def _batch(number: int, first_row: int, part: list[Row]) -> Batch:
+    return Batch(
+        label=str(number),
+        rows=range(first_row, first_row + len(part)),
+        items=[item for item, _ in part],
+        external_ids=frozenset(id_ for _, id_ in part if id_ is not None),
+    )

@@ -18,7 +18,6 @@ from opdata.loader.kinds import Kind
 from opdata.loader.matching import match_columns
 
 _REJECT_MEMBERS = {"row", "code", "message", "item"}
-
 _QUOTE = ord('"')
 
 Row = tuple[bytes, str | None]
@@ -54,7 +53,7 @@ class JsonRows:
             for name in kind.text_members
             if name not in match.constants
         ]
-        self._moment = match.members.get(kind.time_member or "", kind.time_member)
+        self._moment_column = match.members.get(kind.time_member or "", kind.time_member)
 
     def items(self, texts: Iterable[str], first_row: int) -> list[Row]:
         """The items of rows in sequence, the first of which is row number `first_row`."""
@@ -71,8 +70,8 @@ class JsonRows:
             if column in values:
                 value = values.pop(column)
                 item[member] = value if bytes(value)[0] == _QUOTE else _string(value)
-        if self._moment in values:
-            value = values.pop(self._moment)
+        if self._moment_column in values:
+            value = values.pop(self._moment_column)
             item[str(kind.time_member)] = value if bytes(value).endswith(b'Z"') else _moment(value)
         if self._ignored is not None:
             values.pop(self._ignored, None)

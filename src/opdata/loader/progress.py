@@ -100,7 +100,7 @@ def _state_of(report: Report) -> str:
     if report.failed:
         parts.append(f"{report.failed:,} refused")
     if limited := report.waits["rate limited"]:
-        parts.append(f"rate limited {limited:,} times")
+        parts.append(f"rate limited ({limited:,})")
     if report.waiting is not None:
         parts.append(f"waiting ({report.waiting})")
     return ", ".join(parts)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from opdata.client.retry import WaitReason
+from opdata.loader.batches import Batch
 from opdata.loader.kinds import Kind
 from opdata.loader.rejects import Refusal, Rejects
 from opdata.loader.summary import Failure, Stop, Summary
@@ -72,6 +73,10 @@ class Report:
             failure.rows = sorted([*failure.rows, refusal.row])[:_EXAMPLE_ROWS]
         if self._rejects is not None and refusals:
             self._rejects.write(refusals)
+
+    def acknowledged(self, batch: Batch) -> None:  # noqa: ARG002 - its number is its identity
+        """Every item of the batch has been answered for."""
+        self.batches += 1
 
     def summary(self, stopped: Stop | None) -> Summary:
         """The outcome so far."""

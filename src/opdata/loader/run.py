@@ -23,8 +23,6 @@ from opdata.loader.source import Selection, Source
 from opdata.loader.summary import Stop, Summary
 
 _SERVER_ERRORS = 500
-_BLOCK_ROWS = 10_000
-"""Rows read at a time: enough that reading seldom contends with sending for the interpreter."""
 
 
 class Load(Struct, frozen=True):
@@ -74,8 +72,7 @@ async def _send(load: Load, source: Source, report: Report, display: Display) ->
             concurrency=load.concurrency,
             dry_run=load.dry_run,
         )
-        blocks = source.blocks(max(1, _BLOCK_ROWS // load.batch_size) * load.batch_size)
-        batches = cut_batches(blocks, load.batch_size, load.max_body_bytes)
+        batches = cut_batches(source.blocks(), load.batch_size, load.max_body_bytes)
         sending = asyncio.create_task(sender.send_all(batches))
         showing = asyncio.create_task(_show(display, report))
         caught: list[signal.Signals] = []
@@ -114,7 +111,7 @@ async def _outcome(sending: asyncio.Task[None]) -> Stop | None:
         return Stop("unavailable", None, error.message)
     except Refused as error:
         failed = error.status >= _SERVER_ERRORS
-        return Stop("unavailable" if failed else "refused", error.code, error.message)
+        return Stop("unavailable" if failed else "refused", error.code or None, error.message)
     except LoadError as error:
         return Stop("unreadable", None, str(error))
     return None

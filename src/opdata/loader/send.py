@@ -22,13 +22,15 @@ from msgspec import Struct
 from opdata.client.errors import Refused, TooLarge, Unauthorized
 from opdata.client.transport import Answer, AsyncTransport
 from opdata.loader.batches import Batch
-from opdata.loader.errors import LoadError
 from opdata.loader.kinds import Kind
 from opdata.loader.rejects import Refusal
 from opdata.loader.report import Report
 
 _GRACE_S = 3.0
 """How long the batches that are under way may still be answered once a load stops."""
+_OK = 200
+_MAX_REPLAYS = 500
+"""How many earlier loads' answers to one batch are passed over; more than fit in 24 hours."""
 
 
 class _ItemError(Struct):
@@ -131,7 +133,7 @@ class Sender:
                 code, message = error.code, error.message
                 self._report.refused([Refusal(part.rows[0], code, message, part.items[0])])
             except Refused as error:
-                if not error.replayed or isinstance(error, Unauthorized):
+                if isinstance(error, Unauthorized) or not self._may_be_outdated(part, error):
                     if error.changed_nothing:
                         self._report.unsent += sum(len(each.items) for each in (part, *waiting))
                     raise
@@ -139,7 +141,11 @@ class Sender:
                 waiting.append(part.again(range(len(part.items))))
             else:
                 waiting += self._count(part, answer)
-        self._report.batches += 1
+        self._report.acknowledged(batch)
+
+    @staticmethod
+    def _may_be_outdated(batch: Batch, answer: Answer | Refused) -> bool:
+        return answer.replayed and batch.label.count("+") < _MAX_REPLAYS
 
     async def _post(self, batch: Batch) -> Answer:
         body = batch.body()
@@ -159,7 +165,7 @@ class Sender:
         )
         if result.job_id is not None:
             self._report.job_ids.append(result.job_id)
-        if result.errors and answer.replayed and not self._kind.last_wins:
+        if result.errors and not self._kind.last_wins and self._may_be_outdated(batch, answer):
             # An earlier load met these errors: the entities may have come since.
             return [batch.again([error.index for error in result.errors])]
         self._report.refused(
@@ -177,7 +183,7 @@ def _decode(answer: Answer, items: int) -> _BatchAnswer:
     try:
         result = msgspec.json.decode(answer.data, type=_BatchAnswer)
     except msgspec.DecodeError:
-        raise LoadError("the server's answer is not that of a batch endpoint") from None
+        raise Refused(_OK, "", "the server's answer is not that of a batch endpoint") from None
     indexes = {error.index for error in result.errors}
     consistent = (
         result.succeeded + result.failed == items
@@ -185,5 +191,5 @@ def _decode(answer: Answer, items: int) -> _BatchAnswer:
         and all(0 <= index < items for index in indexes)
     )
     if not consistent:
-        raise LoadError("the server's answer does not account for every item of the batch")
+        raise Refused(_OK, "", "the server's answer does not account for every item of the batch")
     return result

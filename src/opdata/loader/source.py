@@ -8,6 +8,7 @@ extensions and no URLs.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -25,11 +26,17 @@ from opdata.loader.matching import match_columns
 from opdata.loader.sql import literal, path_literal
 
 _SAMPLE_ROWS = 1_000
+_FIRST_ROWS = 1_000
+_MAX_ROWS = 10_000
+"""Rows read at a time: enough that reading seldom contends with sending for the interpreter."""
+_BLOCK_BYTES = 8 * 1024 * 1024
 _STATEMENT_ERRORS = (
     duckdb.ParserException,
     duckdb.BinderException,
     duckdb.CatalogException,
 )
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB's RuntimeError says when Ctrl-C ends a query."""
 _JSON_TYPES = {"UUID": "VARCHAR", "TIME": "VARCHAR", '"NULL"': "JSON"}
 
 
@@ -70,8 +77,10 @@ class Source:
             # Moments without a zone are taken to be in UTC.
             self._connection.execute("SET TimeZone = 'UTC'")
             self._select = self._prepare()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if str(error) == _INTERRUPTED:
+                raise KeyboardInterrupt from error
             raise
 
     def __enter__(self) -> Self:
@@ -94,19 +103,23 @@ class Source:
         """Make a read that is under way in another thread end with `LoadError`."""
         self._connection.interrupt()
 
-    def blocks(self, rows: int) -> Iterator[list[Row]]:
-        """All rows, `rows` at a time; only the last block may be shorter."""
+    def blocks(self) -> Iterator[list[Row]]:
+        """All rows, some thousands at a time, fewer when they are large."""
         if not self._select:
             return
         row = 1
+        rows = _FIRST_ROWS
         try:
             self._connection.execute(self._select)
-            while block := self._connection.fetchmany(rows):
+            while fetched := self._connection.fetchmany(rows):
                 if self._json_rows is None:
-                    yield block
+                    block = fetched
                 else:
-                    yield self._json_rows.items([text for (text,) in block], row)
+                    block = self._json_rows.items([text for (text,) in fetched], row)
+                yield block
                 row += len(block)
+                item_bytes = sum(len(item) for item, _ in block) // len(block) + 1
+                rows = min(_MAX_ROWS, max(1, _BLOCK_BYTES // item_bytes))
         except duckdb.Error as error:
             raise LoadError(f"the source cannot be read: {explain_reading(error)}") from None
 
@@ -139,12 +152,17 @@ class Source:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise LoadError("--sql takes one SELECT over the table source")
             self._connection.execute(f"CREATE TEMP VIEW source AS {source}")
-            # A view gives columns of one name names of their own.
+            names = Counter(name.lower() for name in self._connection.sql(sql).columns)
             self._connection.execute(f"CREATE TEMP VIEW result AS {statements[0].query}")
         except _STATEMENT_ERRORS as error:
             raise LoadError(f"--sql: {explain_statement(error)}") from None
         except duckdb.Error as error:
             raise LoadError(f"--sql: {explain_reading(error)}") from None
+        if twice := [name for name, columns in names.items() if columns > 1]:
+            # The view has renamed all but the first, which nobody asked for.
+            raise LoadError(
+                f"--sql: several columns are named {', '.join(twice)}; use REPLACE or AS"
+            )
         return self._select_items(result_columns(self._query("FROM result")), "result")
 
     def _json_scan(self, paths: str, *, lines: bool) -> str:

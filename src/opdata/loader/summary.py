@@ -69,10 +69,11 @@ class Summary(Struct, frozen=True, rename="camel"):
         ]
         lines = [", ".join([heading, *(f"{count:,} {what}" for count, what in extras if count)])]
         lines.append(
-            f"{self.seconds:,.1f} s, {self.items_per_second:,.0f} items/s, {self.batches:,} batches"
+            f"{self.seconds:,.1f} s, {self.items_per_second:,.0f} items/s, "
+            f"{self.batches:,} {'batch' if self.batches == 1 else 'batches'}"
         )
         if self.waits:
-            waits = (f"{reason} {times:,} times" for reason, times in self.waits.items())
+            waits = (f"{reason} ({times:,})" for reason, times in self.waits.items())
             lines.append(f"had to wait: {', '.join(waits)}")
         for failure in self.failures:
             rows = ", ".join(str(row) for row in failure.rows)

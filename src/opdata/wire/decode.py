@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from opdata.errors import InvalidInput
-from opdata.model import MAX_EXTERNAL_ID_CHARS
+from opdata.model import MASK, MAX_EXTERNAL_ID_CHARS
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 from opdata.wire.text import check_body, has_bad_text, may_have_bad_text
 
@@ -41,10 +41,13 @@ class Malformed(Struct, frozen=True):
 
 
 class Batch(Struct, Generic[Item], frozen=True):
-    """A decoded batch, in the order sent. `may_have_nulls`: some value in it may be null."""
+    """A decoded batch, in the order sent.
+
+    Unless `look_closely`, no value in it is null and none is the mask of a personal field.
+    """
 
     items: Sequence[Item | Malformed]
-    may_have_nulls: bool
+    look_closely: bool
 
 
 class ItemShape(Generic[Item]):
@@ -79,7 +82,7 @@ class ItemShape(Generic[Item]):
                 raise malformed_json(error) from None
             else:
                 _check_count(len(items), max_items)
-                return Batch(items, b"null" in body)
+                return Batch(items, b"null" in body or MASK in body)
         try:
             raw_items = _ANY_ITEMS.decode(body)
         except msgspec.ValidationError:
@@ -90,18 +93,18 @@ class ItemShape(Generic[Item]):
         except msgspec.DecodeError as error:
             raise malformed_json(error) from None
         _check_count(len(raw_items), max_items)
-        return Batch([self._loose(bytes(raw)) for raw in raw_items], may_have_nulls=True)
+        return Batch([self._loose(bytes(raw)) for raw in raw_items], look_closely=True)
 
     def single(self, members: dict[str, Raw], **given: str) -> Batch[Item]:
         """One item as a batch of one; `given` members come from the path and win over the body's."""
         path = {name: Raw(msgspec.json.encode(value)) for name, value in given.items()}
-        return Batch([self._loose(msgspec.json.encode(members | path))], may_have_nulls=True)
+        return Batch([self._loose(msgspec.json.encode(members | path))], look_closely=True)
 
     def _lines(self, body: bytes, max_items: int) -> Batch[Item]:
         # Blank lines are not items; a line's own faults are its item's (W10).
         lines = [line for line in body.split(b"\n") if line.strip()]
         _check_count(len(lines), max_items)
-        return Batch([self._line(line) for line in lines], may_have_nulls=True)
+        return Batch([self._line(line) for line in lines], look_closely=True)
 
     def _line(self, line: bytes) -> Item | Malformed:
         try:

@@ -102,6 +102,14 @@ class PersonalFields:
         members = b",".join(encode(name).replace(b"%", b"%%") + b":%b" for name in self._names)
         self._format = b"{" + members + b"}"
 
+    def mask_problems(self, data: dict[str, Raw]) -> list[str]:
+        """A problem for each field that holds the mask: a listing sent back must not erase anyone."""
+        return [
+            f'Field "{name}" holds the mask that listings show in place of its value'
+            for name in self._names
+            if name in data and bytes(data[name]) == MASK
+        ]
+
     def split(self, data: dict[str, Raw]) -> tuple[bytes, bytes | None]:
         """`data` as JSON with the personal fields masked in place, and those as JSON of their own.
 

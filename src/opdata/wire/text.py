@@ -16,8 +16,13 @@ MAX_NUMBER_DIGITS: Final = 999
 
 _BRACKETS: Final = bytes.maketrans(b"[]", b"{}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % (MAX_NUMBER_DIGITS + 1))
+_QUOTED: Final = re.compile(rb'"[^"]*"?')
+# Whole strings, so that they are passed over, and what is too long outside of them. No byte is tried
+# twice: possessive strings that may lack their end, and digits from the first of a run only.
+_STRING_OR_LONG_NUMBER: Final = re.compile(
+    rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?|(?P<digits>(?<![0-9])[0-9]{%d})' % (MAX_NUMBER_DIGITS + 1),
+    re.DOTALL,
+)
 _SUSPECT_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
@@ -58,14 +63,14 @@ def has_bad_text(item: bytes) -> bool:
 
 def _check_depth(body: bytes) -> None:
     # Reduced to its brackets and quotes, a body's strings collapse to `""` and every pass over it
-    # peels the innermost level. A quote that stays behind belongs to a string with brackets in it:
-    # only then are the strings cut out properly, which is ten times dearer.
+    # peels the innermost level. A quote that stays behind belongs to a string with brackets in it,
+    # which is cut out.
     plain = body
     if b"\\" in body:
         plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     structure = plain.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
     if b'"' in structure:
-        structure = _STRING.sub(b"", body).translate(_BRACKETS, _NOT_STRUCTURE)
+        structure = _QUOTED.sub(b"", structure)
     for _ in range(MAX_DEPTH):
         if not structure:
             return
@@ -86,8 +91,8 @@ def _check_numbers(body: bytes) -> None:
     # A run of 1,000 digits covers a whole aligned block of 500, and a block fails `isdigit` at its
     # first byte that is none. Digits in strings are let off by the exact look that follows.
     step = (MAX_NUMBER_DIGITS + 1) // 2
-    if any(body[at : at + step].isdigit() for at in range(0, len(body) - step + 1, step)) and (
-        _LONG_NUMBER.search(_STRING.sub(b'""', body))
+    if any(body[at : at + step].isdigit() for at in range(0, len(body) - step + 1, step)) and any(
+        found["digits"] for found in _STRING_OR_LONG_NUMBER.finditer(body)
     ):
         message = f"The body has a number of more than {MAX_NUMBER_DIGITS} digits"
         raise InvalidInput(message)

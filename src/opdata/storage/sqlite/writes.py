@@ -140,7 +140,7 @@ def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents
                 if first[1] == row.fingerprint:
                     outcome.duplicates[position] = first[0]
                 else:
-                    outcome.refused[position] = "NOT_FOUND"
+                    outcome.refused[position] = "DUPLICATE_CONFLICT"
                 continue
             keys.append((operator_id, row.idempotency_key, row.event_id, row.fingerprint))
         events.append(

@@ -1,0 +1,1 @@
+"""What holds for any input: bodies, values, batches, times and sealed records made up by Hypothesis."""
