@@ -80,14 +80,16 @@ def measure(folder: Path, rounds: int, memory_rounds: int) -> dict[str, Any]:
 
 def machine() -> dict[str, str]:
     """What this was measured on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, check=False
+    )
     model = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
     return {
-        "cpu": f"{os.cpu_count()} × {model[0] if model else platform.machine()}",
+        "cpu": f"{os.cpu_count()} x {model[0] if model else platform.machine()}",
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
         "commit": commit.stdout.decode().strip(),
@@ -98,7 +100,9 @@ def machine() -> dict[str, str]:
 def show(results: dict[str, Any]) -> int:
     """Print the tables; 1 when a target is missed."""
     console = Console()
-    table = Table("", "items/s", "p50 ms", "p99 ms", title="One worker, one connection, all checks on")
+    table = Table(
+        "", "items/s", "p50 ms", "p99 ms", title="One worker, one connection, all checks on"
+    )
     for name in ("players_new", "players_resent", "states", "events"):
         row = results[name]
         rate, p50, p99 = row["items_a_second"], row["p50_ms"], row["p99_ms"]
@@ -115,7 +119,7 @@ def show(results: dict[str, Any]) -> int:
             results["players_new"]["items_a_second"],
             results["players_new"]["items_a_second"] >= TARGET_ITEMS_A_SECOND,
         ),
-        f"5,000 events ≤ {TARGET_EVENTS_RATIO} × bare apsw": (
+        f"5,000 events ≤ {TARGET_EVENTS_RATIO} times bare apsw": (
             results["events"]["times_bare"],
             results["events"]["times_bare"] <= TARGET_EVENTS_RATIO,
         ),
@@ -130,7 +134,9 @@ def show(results: dict[str, Any]) -> int:
     return 0 if all(met for _, met in checks.values()) else 1
 
 
-def _batches(connection: Connection, path: str, bodies: list[bytes], items: int) -> dict[str, float]:
+def _batches(
+    connection: Connection, path: str, bodies: list[bytes], items: int
+) -> dict[str, float]:
     seconds = []
     for body in bodies:
         took, answer = connection.request("POST", path, body)

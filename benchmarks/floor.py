@@ -13,10 +13,13 @@ from opdata.ids import new_event_ids
 from opdata.storage.sqlite.connection import SQL, connect
 from opdata.storage.sqlite.schema import migrate
 
+_NOW_MS = 1_700_000_000_000
+
 
 class BareEvents:
-    """Writes event batches as fast as plain apsw does: `executemany` of ready tuples, same file format,
-    same pragmas, same schema, same flush at the commit. No HTTP, no decoding, no look-up of players.
+    """Writes event batches as fast as plain apsw does: `executemany` of ready tuples.
+
+    Same pragmas, same schema, same flush at the commit; no HTTP, no decoding, no look-up of players.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -26,10 +29,12 @@ class BareEvents:
     def write(self, body: bytes) -> float:
         """Seconds from BEGIN to the end of COMMIT."""
         items = msgspec.json.decode(body)
-        ids = new_event_ids(EVENTS_A_BATCH, 1_700_000_000_000)
+        ids = new_event_ids(EVENTS_A_BATCH, _NOW_MS)
         rows = [
-            (1, _number(item["externalId"]), event_id, item["eventType"])
-            + (msgspec.json.encode(item["data"]).decode(), 1_700_000_000_000, 1_700_000_000_000)
+            (
+                *(1, _number(item["externalId"]), event_id, item["eventType"]),
+                *(msgspec.json.encode(item["data"]).decode(), _NOW_MS, _NOW_MS),
+            )
             for item, event_id in zip(items, ids, strict=True)
         ]
         started = time.perf_counter()

@@ -11,7 +11,18 @@ EVENTS_A_BATCH = 5_000
 STATES_A_BATCH = 1_000
 
 _FIRST = ("Alice", "Bob", "Chloé", "Dmitri", "Elena", "Femi", "Grace", "Hugo", "Ines", "Jonas")
-_LAST = ("Chen", "Smith", "Müller", "Petrov", "Rossi", "Adeyemi", "Kelly", "Dubois", "Costa", "Berg")
+_LAST = (
+    "Chen",
+    "Smith",
+    "Müller",
+    "Petrov",
+    "Rossi",
+    "Adeyemi",
+    "Kelly",
+    "Dubois",
+    "Costa",
+    "Berg",
+)
 _PLACES = (("GB", "GBP"), ("MT", "EUR"), ("DE", "EUR"), ("SE", "SEK"), ("CA", "CAD"))
 _GAMES = ("european-roulette", "blackjack-classic", "starburst", "book-of-ra", "football-1x2")
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from benchmarks import payloads
 from opdata.ingest import Checked, check_entities, check_events
@@ -21,6 +21,7 @@ from opdata.templates import find_template
 from opdata.wire import decode, encode
 from opdata.wire.text import check_body
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOW_MS = 1_700_000_000_000
@@ -32,10 +33,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self._times: dict[str, list[float]] = {}
 
-    def time(self, stage: str, work: Callable[[], T]) -> T:
+    def time(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do the work and note its time."""
         started = time.perf_counter()
-        result = work()
+        result = work(*args, **kwargs)
         self._times.setdefault(stage, []).append((time.perf_counter() - started) * 1e3)
         return result
 
@@ -60,13 +61,10 @@ class Stages:
         watch = Stopwatch()
         for number in range(rounds):
             body = payloads.players(number)
-            watch.time("check text", lambda: check_body(body))
-            batch = watch.time(
-                "decode", lambda: decode.ENTITIES.batch(body, MAX_BATCH_ENTITIES)
-            )
+            watch.time("check text", check_body, body)
+            batch = watch.time("decode", decode.ENTITIES.batch, body, MAX_BATCH_ENTITIES)
             checked = watch.time(
-                "check, mask, fingerprint",
-                lambda: check_entities(batch, self._template, self._sealer),
+                "check, mask, fingerprint", check_entities, batch, self._template, self._sealer
             )
             self._store(watch, checked)
         return _without_double(watch.medians_ms())
@@ -76,10 +74,10 @@ class Stages:
         watch = Stopwatch()
         for number in range(rounds):
             body = payloads.events(number, player_batches)
-            watch.time("check text", lambda: check_body(body))
-            batch = watch.time("decode", lambda: decode.EVENTS.batch(body, MAX_BATCH_EVENTS))
+            watch.time("check text", check_body, body)
+            batch = watch.time("decode", decode.EVENTS.batch, body, MAX_BATCH_EVENTS)
             checked = watch.time(
-                "check", lambda: check_events(batch, self._template, self._sealer, _NOW_MS)
+                "check", check_events, batch, self._template, self._sealer, _NOW_MS
             )
             self._store(watch, checked)
         return _without_double(watch.medians_ms())
@@ -91,19 +89,16 @@ class Stages:
     def _store(self, watch: Stopwatch, checked: Checked) -> None:
         work = checked.work
         if isinstance(work, UpsertEntities):
-            sealed = watch.time("seal", lambda: work.seal(range(len(work.rows))))
+            sealed = watch.time("seal", work.seal, range(len(work.rows)))
             work = UpsertEntities(work.rows, lambda positions: [sealed[at] for at in positions])
 
         def finish(outcome: Outcome) -> Reply:
-            output = encode.batch_output(checked.result(outcome))
-            return Reply(200, output)
+            return Reply(200, encode.batch_output(checked.result(outcome)))
 
+        write = Write(1, _NOW_MS, work, finish)
         self._connection.execute("BEGIN IMMEDIATE")
-        watch.time(
-            "look up and write rows",
-            lambda: perform(self._connection, Write(1, _NOW_MS, work, finish)),
-        )
-        watch.time("commit", lambda: self._connection.execute("COMMIT"))
+        watch.time("look up and write rows", perform, self._connection, write)
+        watch.time("commit", self._connection.execute, "COMMIT")
 
 
 def _without_double(medians: dict[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
+
 from tests.support.running import OPDATA, RunningServer
 
 ROOT = Path(__file__).parents[2]

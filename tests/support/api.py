@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ class Api:
 
     async def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         """`path` is below the base path, or at the root for `/api-keys` and the operations."""
-        root = path.startswith(("/api-keys", "/healthz", "/readyz", "/metrics", "/openapi", "/docs"))
+        root = path.startswith(
+            ("/api-keys", "/healthz", "/readyz", "/metrics", "/openapi", "/docs")
+        )
         prefix = "" if root or path.startswith("/functions") else "/operator-data-api"
         return await self.client.request(method, prefix + path, **kwargs)
 
@@ -76,7 +78,7 @@ class Api:
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """What stands in the database."""
         path = self.settings.database_url.removeprefix("sqlite:///")
-        with apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY) as connection:
+        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)) as connection:
             return list(connection.execute(sql, values))
 
 

@@ -50,8 +50,10 @@ class RunningServer:
         """Start and wait until it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [OPDATA, "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)]
-                + ["--log-format", "json", *self._flags],
+                [
+                    *(OPDATA, "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)),
+                    *("--log-format", "json", *self._flags),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

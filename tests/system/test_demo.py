@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
-import psutil  # type: ignore[import-untyped]  # it has no stubs
+import psutil
 import pytest
 
 DEMO = [sys.executable, "-m", "opdata.demo", "--players", "200"]

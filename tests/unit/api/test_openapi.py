@@ -14,7 +14,6 @@ import msgspec
 import pytest
 from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from tests.support.api import Api
 
 from opdata.api.endpoint import BASE_PATH, Endpoint
 from opdata.api.errors import STATUS
@@ -22,6 +21,7 @@ from opdata.api.openapi import document
 from opdata.api.table import ENDPOINTS
 from opdata.errors import InternalError, RateLimited, Unauthorized, Unavailable, WireError
 from opdata.wire import encode
+from tests.support.api import Api
 
 Json = dict[str, Any]
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.conftest import Run, connected, rows_of
 
 from opdata import __version__
+from tests.unit.cli.conftest import Run, connected, rows_of
 
 OPDATA = str(Path(sys.executable).with_name("opdata"))
 

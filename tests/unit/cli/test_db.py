@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.cli.conftest import Run, connected, rows_of
-
 from opdata.storage.sqlite.schema import known_names
+from tests.unit.cli.conftest import Run, connected, rows_of
 
 
 def test_migrate_creates_the_database_and_says_what_it_applied(run: Run, tmp_path: Path) -> None:

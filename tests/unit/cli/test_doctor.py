@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.unit.cli.conftest import Run, connected
 
 from opdata.cli import doctor
 from opdata.pii import MASTER_KEY_FILE
+from tests.unit.cli.conftest import Run, connected
 
 
 class Usage(NamedTuple):

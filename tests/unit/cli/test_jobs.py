@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.unit.cli.conftest import Run, add_job
 
 REFUSED = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tests.unit.cli.conftest import Run, rows_of
-
 from opdata.keys import is_key
+from tests.unit.cli.conftest import Run, rows_of
 
 
 def test_a_new_key_stands_alone_on_standard_output(run: Run, database: Path) -> None:

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.conftest import Run, rows_of
 
 from opdata.cli.serve import banner, serve
 from opdata.cli.settings_flags import SECRETS, flag, meanings
 from opdata.config import Settings
 from opdata.server import FirstStart
+from tests.unit.cli.conftest import Run, rows_of
 
 OPDATA = str(Path(sys.executable).with_name("opdata"))
 WITHIN_S = 30

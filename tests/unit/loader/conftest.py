@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.unit.loader.fake_api import KEY, FakeApi
 
 from opdata.cli import main
 from opdata.loader.kinds import ENTITIES, EVENTS, STATES
 from opdata.loader.source import Selection, Source
+from tests.unit.loader.fake_api import KEY, FakeApi
 
 
 class Ran(NamedTuple):

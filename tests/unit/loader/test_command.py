@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.unit.loader.conftest import Run
 from tests.unit.loader.fake_api import KEY, FakeApi, error
 

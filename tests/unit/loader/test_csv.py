@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.loader.conftest import ReadItems
 
 from opdata.loader.errors import LoadError
+from tests.unit.loader.conftest import ReadItems
 
 if sys.version_info >= (3, 14):
     from compression import zstd

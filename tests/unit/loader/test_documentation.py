@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.unit.loader.conftest import Run
 from tests.unit.loader.fake_api import FakeApi
 

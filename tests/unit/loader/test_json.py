@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.loader.conftest import ReadItems
 
 from opdata.loader.errors import LoadError
 from opdata.loader.kinds import ENTITIES
 from opdata.loader.source import Selection, Source
+from tests.unit.loader.conftest import ReadItems
 
 
 def test_values_keep_every_byte(items: ReadItems) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from tests.unit.loader.conftest import ReadItems
 
 from opdata.loader.errors import LoadError
+from tests.unit.loader.conftest import ReadItems
 
 ID = "'1' AS \"externalId\""
 

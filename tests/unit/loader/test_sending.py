@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.loader.conftest import Run
-from tests.unit.loader.fake_api import HANG_UP, KEY, FakeApi, error
 
 from opdata.client.retry import Backoff
 from opdata.loader.batches import cut_batches
@@ -18,6 +16,8 @@ from opdata.loader.kinds import ENTITIES, EVENTS, STATES, Kind
 from opdata.loader.run import Load, run_load
 from opdata.loader.source import Selection, Source
 from opdata.loader.summary import Summary
+from tests.unit.loader.conftest import Run
+from tests.unit.loader.fake_api import HANG_UP, KEY, FakeApi, error
 
 QUICK = Backoff(base_delay_s=0.01, max_delay_s=0.05, first_contact_s=2.0, give_up_after_s=2.0)
 
