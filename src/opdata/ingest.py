@@ -26,7 +26,7 @@ from opdata.storage.base import (
     StateRow,
     UpsertEntities,
 )
-from opdata.templates import EventRule, Template, missing_field, missing_fields
+from opdata.templates import Template, missing_field, missing_fields
 from opdata.wire.decode import Batch, Malformed, id_problem, plain_id, type_name
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 
@@ -130,22 +130,27 @@ def check_events(
     batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
 ) -> Checked:
     """Check events; `data` is kept as the text that came. Raises nothing for a bad item (W27)."""
-    rules, look_closely = template.event_rules, batch.look_closely
+    look_closely = batch.look_closely
+    has_all_of = {name: rule.fits.decode for name, rule in template.event_rules.items()}
     ids = new_event_ids(len(batch.items), now_ms)
     errors: list[ItemError] = []
     accepted: list[int] = []
     rows: list[EventRow] = []
-    for index, item in enumerate(batch.items):
+    for index, (event_id, item) in enumerate(zip(ids, batch.items, strict=True)):
         if isinstance(item, Malformed):
             errors.append(_malformed_error(index, item, _event_problems, template))
             continue
-        external_id, raw = item.externalId, item.data
-        rule, key = rules.get(item.eventType), item.idempotencyKey
+        external_id, event_type, key = item.externalId, item.eventType, item.idempotencyKey
+        data = str(item.data, "utf-8")
         occurred_at_ms = now_ms if item.occurredAt is None else parse_ms(item.occurredAt)
+        try:
+            has_all_of.get(event_type, _no_such_type)(item.data)
+            fits = not (look_closely and "null" in data)
+        except msgspec.ValidationError:
+            fits = False
         if (
-            rule is None
+            not fits
             or occurred_at_ms is None
-            or not _fits(rule, raw, look_closely=look_closely)
             or not plain_id(external_id)
             or (key is not None and not plain_id(key))
         ):
@@ -153,17 +158,8 @@ def check_events(
             if problems or occurred_at_ms is None:
                 errors.append(_error(index, external_id, problems))
                 continue
-        rows.append(
-            EventRow(
-                ids[index],
-                external_id,
-                item.eventType,
-                str(raw, "utf-8"),
-                occurred_at_ms,
-                key,
-                None if key is None else _event_fingerprint(item, occurred_at_ms, sealer),
-            )
-        )
+        same = None if key is None else _event_fingerprint(item, occurred_at_ms, sealer)
+        rows.append(EventRow(event_id, external_id, event_type, data, occurred_at_ms, key, same))
         accepted.append(index)
     return Checked(AppendEvents(rows), len(batch.items), errors, accepted)
 
@@ -215,12 +211,8 @@ def _fold(earlier: StateRow, later: StateRow) -> StateRow:
     return earlier
 
 
-def _fits(rule: EventRule, raw: Raw, *, look_closely: bool) -> bool:
-    try:
-        rule.fits.decode(raw)
-    except msgspec.ValidationError:
-        return False
-    return not look_closely or _NULL not in bytes(raw)
+def _no_such_type(_data: Raw) -> None:
+    raise msgspec.ValidationError
 
 
 def _event_fingerprint(item: EventItem, occurred_at_ms: int, sealer: Sealer) -> bytes:

@@ -135,14 +135,20 @@ def load_key_ring(data_dir: Path, text: str = "") -> KeyRing:
 def create_key_file(data_dir: Path) -> None:
     """Write a new random master key, readable by its owner alone; durable before this returns.
 
-    An existing file is never touched: losing it loses every personal field sealed with it.
+    An existing file is never touched: losing it loses every personal field sealed with it. Raises
+    `FileExistsError` then.
     """
-    path = data_dir / MASTER_KEY_FILE
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(os.urandom(32).hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    # Written under a name of its own and then linked: whoever finds the file finds all of it.
+    draft = data_dir / f"{MASTER_KEY_FILE}.{os.getpid()}"
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(os.urandom(32).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        (data_dir / MASTER_KEY_FILE).hardlink_to(draft)
+    finally:
+        draft.unlink()
     folder = os.open(data_dir, os.O_RDONLY)
     try:
         os.fsync(folder)

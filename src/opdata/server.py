@@ -26,7 +26,7 @@ from opdata.api.metrics import Metrics
 from opdata.api.table import ENDPOINTS
 from opdata.clock import now_ms
 from opdata.config import Settings
-from opdata.errors import MasterKeyMismatch, MasterKeyMissing, OpdataError, StartupError
+from opdata.errors import Conflict, MasterKeyMismatch, MasterKeyMissing, OpdataError, StartupError
 from opdata.keys import new_key
 from opdata.logs import configure_logging
 from opdata.model import ApiKey
@@ -237,8 +237,11 @@ async def _keep_house(services: Services) -> None:
         rounds += 1
 
 
-async def _first_operator(store: Store, *, with_key: bool) -> FirstStart:
-    operator = await store.create_operator(DEFAULT_OPERATOR, os.urandom(32), now_ms())
+async def _first_operator(store: Store, *, with_key: bool) -> FirstStart | None:
+    try:
+        operator = await store.create_operator(DEFAULT_OPERATOR, os.urandom(32), now_ms())
+    except Conflict:
+        return None  # another process that is starting was first
     if not with_key:
         return FirstStart(operator.name, None)
     made = new_key()

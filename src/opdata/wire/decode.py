@@ -16,7 +16,15 @@ from msgspec import Raw, Struct
 from opdata.errors import InvalidInput
 from opdata.model import MASK, MAX_EXTERNAL_ID_CHARS
 from opdata.wire.schema import EntityItem, EventItem, StateItem
-from opdata.wire.text import check_body, has_bad_text, may_have_bad_text
+from opdata.wire.text import (
+    check_body,
+    check_depth,
+    check_text,
+    has_bad_text,
+    may_have_bad_text,
+    surely_shallow,
+    too_deep,
+)
 
 Item = TypeVar("Item", EntityItem, EventItem, StateItem)
 
@@ -60,6 +68,7 @@ class ItemShape(Generic[Item]):
         self._one: msgspec.json.Decoder[Item] = msgspec.json.Decoder(item)
         self._many = msgspec.json.Decoder(list[item])  # type: ignore[valid-type] # built once a kind
         self._objects = objects
+        self._brackets = 1 + len(objects)
         self._optional = optional
         self._decoders = {
             field.name: msgspec.json.Decoder(
@@ -72,17 +81,22 @@ class ItemShape(Generic[Item]):
         """Decode a batch body. Raises `InvalidInput` when it is not 1 to `max_items` items (W20)."""
         if ndjson:
             return self._lines(body, max_items)
-        body = check_body(body)
+        body = check_text(body)
         if not may_have_bad_text(body):
             try:
                 items = self._many.decode(body)
             except msgspec.ValidationError:
                 pass
+            except RecursionError:
+                raise too_deep() from None
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise malformed_json(error) from None
             else:
+                if not surely_shallow(body, len(items), self._brackets):
+                    check_depth(body)
                 _check_count(len(items), max_items)
                 return Batch(items, b"null" in body or MASK in body)
+        check_depth(body)
         try:
             raw_items = _ANY_ITEMS.decode(body)
         except msgspec.ValidationError:

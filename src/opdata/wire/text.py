@@ -33,18 +33,23 @@ _NUL_ESCAPE: Final = rb"\u0000"
 
 
 def check_body(body: bytes) -> bytes:
-    """The body, ready to be parsed.
+    """The body, ready to be parsed: `check_text` and `check_depth`."""
+    check_depth(body)
+    return check_text(body)
 
-    Raises `InvalidInput` for bad UTF-8, nesting over 64, a number of 1,000 digits or more. Lone
-    surrogate escapes, which no parser takes, come back as escaped NULs: `has_bad_text` then finds
-    both, so that they cost their item and not its neighbours.
+
+def check_text(body: bytes) -> bytes:
+    """The body, ready to be parsed by what can bear deep nesting.
+
+    Raises `InvalidInput` for bad UTF-8 and for a number of 1,000 digits or more. Lone surrogate
+    escapes, which no parser takes, come back as escaped NULs: `has_bad_text` then finds both, so
+    that they cost their item and not its neighbours.
     """
     try:
         body.decode()
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 (byte {error.start})"
         raise InvalidInput(message) from None
-    _check_depth(body)
     _check_numbers(body)
     if _SUSPECT_ESCAPE.search(body):
         return _ESCAPE.sub(lambda m: _NUL_ESCAPE if m["lone"] else m[0], body)
@@ -61,7 +66,18 @@ def has_bad_text(item: bytes) -> bool:
     return _NUL_ESCAPE in item and any(m[0] == _NUL_ESCAPE for m in _ESCAPE.finditer(item))
 
 
-def _check_depth(body: bytes) -> None:
+def surely_shallow(body: bytes, items: int, brackets_an_item: int) -> bool:
+    """Whether an array of that many items, each with so many brackets at least, cannot be too deep.
+
+    However the brackets lie, no item has more of them than the whole body, less the array's own and
+    the least that the other items have. Counting is a tenth of the price of `check_depth`.
+    """
+    opening = body.count(b"{") + body.count(b"[")
+    return opening - brackets_an_item * (items - 1) <= MAX_DEPTH
+
+
+def check_depth(body: bytes) -> None:
+    """Raise `InvalidInput` for nesting over 64."""
     # Reduced to its brackets and quotes, a body's strings collapse to `""` and every pass over it
     # peels the innermost level. A quote that stays behind belongs to a string with brackets in it,
     # which is cut out.
@@ -79,12 +95,16 @@ def _check_depth(body: bytes) -> None:
             break
         structure = peeled
     if b"{}" in structure:
-        message = f"The body is nested more than {MAX_DEPTH} levels deep"
-        raise InvalidInput(message)
+        raise too_deep()
     # What never matches is the parser's to point at, unless it is so much that it would recurse deep.
     if len(structure) > MAX_DEPTH:
         message = "The body is not valid JSON: its brackets do not match"
         raise InvalidInput(message)
+
+
+def too_deep() -> InvalidInput:
+    """The answer to a body that is nested too deeply."""
+    return InvalidInput(f"The body is nested more than {MAX_DEPTH} levels deep")
 
 
 def _check_numbers(body: bytes) -> None:

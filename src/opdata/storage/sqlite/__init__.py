@@ -10,7 +10,13 @@ from pathlib import Path
 import apsw
 
 from opdata.errors import StartupError
-from opdata.storage.sqlite.connection import connect, create_file, path_of, translated
+from opdata.storage.sqlite.connection import (
+    connect,
+    create_file,
+    path_of,
+    translated,
+    wait_when_busy,
+)
 from opdata.storage.sqlite.schema import known_names, require_migrated, require_ours
 from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
@@ -57,6 +63,7 @@ def _opened(path: Path, busy_timeout_s: float) -> Iterator[apsw.Connection]:
         with translated():
             # Looked at before any pragma could write to it.
             with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as look:
+                wait_when_busy(look, busy_timeout_s)
                 require_ours(look)
             with closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
                 yield connection

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -110,7 +110,7 @@ def write_rows(connection: apsw.Connection, name: str, rows: Sequence[tuple[Any,
     many = rows_of_values(sql, _ROWS_A_STATEMENT)
     whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
     for start in range(0, whole, _ROWS_A_STATEMENT):
-        block = islice(rows, start, start + _ROWS_A_STATEMENT)
+        block = rows[start : start + _ROWS_A_STATEMENT]
         connection.execute(many, tuple(chain.from_iterable(block)))
     if whole < len(rows):
         connection.executemany(sql, rows[whole:])

@@ -111,9 +111,9 @@ def _applied(connection: apsw.Connection) -> set[str]:
 
 def require_ours(connection: apsw.Connection) -> None:
     """Raise `StartupError` when the file has tables and none of them are opdata's."""
-    application_id = connection.pragma("application_id")
+    # In this order: another process may be migrating, which sets both at once.
     tables = _count(connection, "SELECT count(*) FROM sqlite_schema")
-    if application_id != _APPLICATION_ID and tables:
+    if tables and connection.pragma("application_id") != _APPLICATION_ID:
         message = (
             f"{connection.filename} is a SQLite database of another program; nothing was touched"
         )

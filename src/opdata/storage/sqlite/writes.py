@@ -143,11 +143,9 @@ def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents
                     outcome.refused[position] = "DUPLICATE_CONFLICT"
                 continue
             keys.append((operator_id, row.idempotency_key, row.event_id, row.fingerprint))
+        occurred_at_ms = row.occurred_at_ms
         events.append(
-            (
-                *(operator_id, number, row.event_id, row.event_type, row.data),
-                *(row.occurred_at_ms, now_ms),
-            )
+            (operator_id, number, row.event_id, row.event_type, row.data, occurred_at_ms, now_ms)
         )
     write_rows(connection, "append_events", events)
     write_rows(connection, "add_event_keys", keys)
@@ -199,7 +197,7 @@ def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSett
 def _entity_numbers(
     connection: apsw.Connection, operator_id: int, external_ids: set[str]
 ) -> dict[str, int]:
-    names = list(external_ids)
+    names = sorted(external_ids)  # neighbours in the index, one after the other
     found = scalar(connection, "find_entity_numbers", _names(names), operator_id)
     return {names[position]: number for position, number in _found_numbers(found)}
 
