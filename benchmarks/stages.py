@@ -15,6 +15,7 @@ from opdata.model import MAX_BATCH_ENTITIES, MAX_BATCH_EVENTS
 from opdata.pii import Sealer
 from opdata.storage.base import Outcome, Reply, UpsertEntities, Write
 from opdata.storage.sqlite.connection import connect
+from opdata.storage.sqlite.numbers import EntityNumbers
 from opdata.storage.sqlite.schema import migrate
 from opdata.storage.sqlite.writes import perform
 from opdata.templates import find_template
@@ -97,7 +98,7 @@ class Stages:
 
         write = Write(1, _NOW_MS, work, finish)
         self._connection.execute("BEGIN IMMEDIATE")
-        watch.time("look up and write rows", perform, self._connection, write)
+        watch.time("look up and write rows", perform, self._connection, EntityNumbers(), write)
         watch.time("commit", self._connection.execute, "COMMIT")
 
 

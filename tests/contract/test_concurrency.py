@@ -194,3 +194,47 @@ async def test_the_last_two_keys_revoked_at_once_leave_one(ours: Tenant, reopen:
     )
     assert sum(isinstance(one, Conflict) for one in done) == 1
     assert sum(key.revoked_at_ms is None for key in await ours.store.keys(ours.id)) == 1
+
+
+async def test_an_entity_that_another_store_deletes_takes_no_more_events_or_states_here(
+    ours: Tenant, reopen: Opener
+) -> None:
+    """What a store remembers of an entity is worth nothing once another one has written (W51)."""
+    theirs = ours.through(await reopen())
+    await ours.create("p1", "p2")
+    await ours.append(event_row("p1", "1"), event_row("p2", "2"))
+
+    await theirs.delete("p1")
+
+    late = await ours.append(event_row("p1", "3"), event_row("p2", "4"))
+    assert late.refused == {0: "NOT_FOUND"}
+    assert (await ours.set_states(state_row("p1", "5"))).refused == {0: "NOT_FOUND"}
+    assert await ours.event_data("p2") == ["4", "2"]
+
+
+async def test_events_go_to_the_new_life_of_an_entity_that_another_store_made_anew(
+    ours: Tenant, reopen: Opener
+) -> None:
+    """The old life keeps its events to itself (W26)."""
+    theirs = ours.through(await reopen())
+    await ours.create("p1")
+    await ours.append(event_row("p1", "old"))
+
+    await theirs.delete("p1")
+    await theirs.create("p1")
+
+    assert (await ours.append(event_row("p1", "new"))).refused == {}
+    assert await theirs.event_data("p1") == ["new"]
+    assert await ours.event_data("p1") == ["new"]
+
+
+async def test_an_entity_deleted_and_made_anew_here_takes_its_new_events(ours: Tenant) -> None:
+    await ours.create("p1")
+    await ours.append(event_row("p1", "old"))
+    await ours.delete("p1")
+
+    assert (await ours.append(event_row("p1", "late"))).refused == {0: "NOT_FOUND"}
+    await ours.create("p1")
+    await ours.append(event_row("p1", "new"))
+
+    assert await ours.event_data("p1") == ["new"]

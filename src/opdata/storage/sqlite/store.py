@@ -80,7 +80,7 @@ class SqliteStore:
         """See `Store.write`."""
 
         def task(connection: apsw.Connection) -> Reply:
-            reply = perform(connection, write)
+            reply = perform(connection, self._writer.numbers, write)
             if write.dry_run:
                 raise Undo(reply)
             if isinstance(write.work, DeleteEntity):

@@ -19,6 +19,7 @@ import apsw
 
 from opdata.errors import Unavailable
 from opdata.storage.sqlite.connection import Task, translated, wait_when_busy
+from opdata.storage.sqlite.numbers import EntityNumbers
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ class Writer:
     def __init__(self, connect: Callable[[], apsw.Connection], busy_timeout_s: float) -> None:
         self._connect = connect
         self._busy_timeout_s = busy_timeout_s
+        self.numbers = EntityNumbers()
+        """Names that tasks have looked up; theirs alone to use."""
         self._connection: apsw.Connection | None = None
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._truncate_log = False
@@ -131,6 +134,7 @@ class Writer:
         # Alone in the transaction so far, it needs no savepoint, which would have SQLite copy every
         # page before its first change.
         connection.execute("BEGIN IMMEDIATE")
+        self.numbers.begin(connection)
         return _run(connection, task, undo="ROLLBACK")
 
     def _run_joining(self, connection: apsw.Connection, task: Task) -> _Result:
@@ -149,6 +153,7 @@ class Writer:
     def _abandon(self) -> None:
         # A connection that met an I/O error is not trusted with the next transaction.
         connection, self._connection = self._connection, None
+        self.numbers = EntityNumbers()
         if connection is not None:
             connection.close(force=True)
 

@@ -28,21 +28,21 @@ from opdata.storage.base import (
     Write,
 )
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
+from opdata.storage.sqlite.numbers import EntityNumbers
 from opdata.storage.sqlite.records import operator_of
 
 _found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
-_found_numbers: Final = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _found_keys: Final = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 
 
-def perform(connection: apsw.Connection, write: Write) -> Reply:
+def perform(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> Reply:
     """Answer the claim or do the work and record it. Raises `IdempotencyKeyReused`."""
     recording = not write.dry_run
     if recording and write.claim is not None:
         reply = _answered(connection, write.operator_id, write.claim, write.now_ms)
         if reply is not None:
             return reply
-    reply = write.finish(_work(connection, write))
+    reply = write.finish(_work(connection, numbers, write))
     if recording and write.job is not None:
         job = write.job
         connection.execute(
@@ -76,15 +76,16 @@ def _answered(
     return Reply(status, body, replayed=True)
 
 
-def _work(connection: apsw.Connection, write: Write) -> Outcome:
+def _work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> Outcome:
     match write.work:
         case UpsertEntities() as work:
             return _upsert_entities(connection, write, work)
         case AppendEvents() as work:
-            return _append_events(connection, write, work)
+            return _append_events(connection, numbers, write, work)
         case SetStates() as work:
-            return _set_states(connection, write, work)
+            return _set_states(connection, numbers, write, work)
         case DeleteEntity() as work:
+            numbers.forget(write.operator_id, work.external_id)
             return _delete_entity(connection, write, work)
         case ChangeSettings() as work:
             return _change_settings(connection, write, work)
@@ -122,15 +123,17 @@ def _upsert_entities(connection: apsw.Connection, write: Write, work: UpsertEnti
     return Outcome(entity_ids=entity_ids, created=created)
 
 
-def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents) -> Outcome:
+def _append_events(
+    connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: AppendEvents
+) -> Outcome:
     rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
     outcome = Outcome(refused={}, duplicates={})
-    numbers = _entity_numbers(connection, operator_id, {row.external_id for row in rows})
+    number_of = numbers.find(connection, operator_id, {row.external_id for row in rows})
     taken = _taken_keys(connection, operator_id, {row.idempotency_key for row in rows})
     events: list[tuple[Any, ...]] = []
     keys: list[tuple[Any, ...]] = []
     for position, row in enumerate(rows):
-        number = numbers.get(row.external_id)
+        number = number_of.get(row.external_id)
         if number is None:
             outcome.refused[position] = "NOT_FOUND"
             continue
@@ -152,14 +155,16 @@ def _append_events(connection: apsw.Connection, write: Write, work: AppendEvents
     return outcome
 
 
-def _set_states(connection: apsw.Connection, write: Write, work: SetStates) -> Outcome:
+def _set_states(
+    connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: SetStates
+) -> Outcome:
     outcome = Outcome(refused={})
     operator_id = write.operator_id
-    numbers = _entity_numbers(connection, operator_id, {row.external_id for row in work.rows})
+    number_of = numbers.find(connection, operator_id, {row.external_id for row in work.rows})
     overwriting: list[tuple[Any, ...]] = []
     observing: list[tuple[Any, ...]] = []
     for position, row in enumerate(work.rows):
-        number = numbers.get(row.external_id)
+        number = number_of.get(row.external_id)
         if number is None:
             outcome.refused[position] = "NOT_FOUND"
             continue
@@ -192,14 +197,6 @@ def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSett
         text = None if policy is None else msgspec.json.encode(policy).decode()
         connection.execute(SQL["change_retention_policy"], (operator_id, text))
     return Outcome(settings=operator_of(the_row(connection, "operators", operator_id)).settings)
-
-
-def _entity_numbers(
-    connection: apsw.Connection, operator_id: int, external_ids: set[str]
-) -> dict[str, int]:
-    names = sorted(external_ids)  # neighbours in the index, one after the other
-    found = scalar(connection, "find_entity_numbers", _names(names), operator_id)
-    return {names[position]: number for position, number in _found_numbers(found)}
 
 
 def _taken_keys(
