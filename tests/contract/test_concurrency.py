@@ -169,6 +169,73 @@ async def test_a_write_acknowledged_to_one_store_is_read_by_the_other_at_once(
         assert await reader.event_data(f"p{n}") == [str(n)]
 
 
+async def test_an_entity_erased_through_one_store_is_gone_for_the_other(
+    ours: Tenant, reopen: Opener
+) -> None:
+    """W51: also where it was written to a moment ago."""
+    other = ours.through(await reopen())
+    await ours.create("p1")
+    await ours.append(event_row("p1", "1"))
+    await ours.set_states(state_row("p1", "1"))
+    await other.delete("p1")
+    assert (await ours.append(event_row("p1", "2"))).refused == {0: "NOT_FOUND"}
+    assert (await ours.set_states(state_row("p1", "2"))).refused == {0: "NOT_FOUND"}
+
+
+async def test_an_entity_made_anew_through_one_store_is_the_one_the_other_writes_to(
+    ours: Tenant, reopen: Opener
+) -> None:
+    """W26."""
+    other = ours.through(await reopen())
+    await ours.create("p1")
+    for number in range(3):
+        await ours.append(event_row("p1", f"old {number}"))
+        await other.delete("p1")
+        await other.create("p1")
+        await ours.append(event_row("p1", str(number)))
+        await ours.set_states(state_row("p1", str(number)))
+        assert await other.event_data("p1") == [str(number)]
+        assert await other.values("p1") == {"balance": str(number)}
+
+
+async def test_an_entity_whose_creation_was_undone_is_not_found_by_writes_beside_it(
+    ours: Tenant,
+) -> None:
+    def fail(_outcome: object) -> Reply:
+        raise LookupError
+
+    for number in range(5):
+        name = f"p{number}"
+        done = await asyncio.gather(
+            ours.create("first", finish=fail),
+            ours.create(name, dry_run=True),
+            ours.append(event_row(name)),
+            ours.create(name, finish=fail),
+            ours.set_states(state_row(name, "1")),
+            return_exceptions=True,
+        )
+        for write in (done[2], done[4]):
+            assert isinstance(write, Written)
+            assert write.refused == {0: "NOT_FOUND"}
+
+
+async def test_erasing_that_was_undone_leaves_the_entity_to_writes_beside_it(ours: Tenant) -> None:
+    def fail(_outcome: object) -> Reply:
+        raise LookupError
+
+    await ours.create("p1")
+    done = await asyncio.gather(
+        ours.append(event_row("p1", "1")),
+        ours.delete("p1", dry_run=True),
+        ours.append(event_row("p1", "2")),
+        ours.delete("p1", finish=fail),
+        ours.append(event_row("p1", "3")),
+        return_exceptions=True,
+    )
+    assert [one.refused for one in done if isinstance(one, Written)] == [{}, {}, {}, {}]
+    assert await ours.event_data("p1") == ["3", "2", "1"]
+
+
 async def test_an_operator_created_by_two_at_once_is_created_once(
     ours: Tenant, reopen: Opener
 ) -> None:

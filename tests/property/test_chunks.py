@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opdata.clock import parse_ms
@@ -133,7 +133,19 @@ def test_events(pipeline: Pipeline, items: list[Item], sizes: list[int]) -> None
     _assert_cut_does_not_matter(pipeline, Way.send_events, items, sizes)
 
 
+def _balance(value: int, **members: str) -> Item:
+    return {"externalId": "a", "stateKey": "balance", "value": value} | members
+
+
 @given(items=st.lists(_states, min_size=2, max_size=12), sizes=cuts)
+@example(
+    items=[
+        _balance(1, observedAt="2030-01-01T00:00:00Z"),
+        _balance(2),
+        _balance(3, observedAt="2026-04-06T12:00:01Z"),
+    ],
+    sizes=[1, 2],
+)
 @settings(max_examples=80)
 def test_states(pipeline: Pipeline, items: list[Item], sizes: list[int]) -> None:
     """W28: overwriting ones and observations, older and newer ones, in any order."""

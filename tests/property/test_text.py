@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opdata.errors import InvalidInput
-from opdata.wire.decode import ENTITIES, EVENTS, STATES, json_object, state_members
+from opdata.wire.decode import ENTITIES, EVENTS, STATES, ItemShape, json_object, state_members
 from opdata.wire.text import (
     MAX_DEPTH,
     MAX_NUMBER_DIGITS,
@@ -57,7 +58,8 @@ def longest_number(text: str) -> int:
 def deep(draw: st.DrawFn) -> str:
     """A JSON text of a depth around the limit, with siblings that look like structure."""
     text = draw(any_values)
-    for _ in range(draw(st.integers(0, MAX_DEPTH + 6))):
+    near = st.integers(MAX_DEPTH - 6, MAX_DEPTH + 2)
+    for _ in range(draw(near | st.integers(0, MAX_DEPTH + 6))):
         sibling = draw(st.none() | any_strings) if draw(st.integers(0, 9)) == 0 else None
         match draw(st.integers(0, 3)), sibling:
             case (0, None):
@@ -95,6 +97,35 @@ def test_the_deepest_body_that_is_taken_has_64_levels(pair: str) -> None:
         else:
             with pytest.raises(InvalidInput, match="nested more than 64"):
                 check_body(body)
+
+
+_SHALLOW = {
+    "entities": '{"entityType":"game","externalId":"g","data":{}}',
+    "events": '{"externalId":"g","eventType":"bonus","data":1}',
+    "states": '{"externalId":"g","stateKey":"balance","value":1}',
+}
+
+
+@given(
+    kind=st.sampled_from([("entities", ENTITIES), ("events", EVENTS), ("states", STATES)]),
+    neighbours=st.integers(0, 300),
+    inner=deep(),
+    odd=st.sampled_from(["", "", "", "1,", '"[{",', "[],", "{},"]),
+)
+@example(kind=("events", EVENTS), neighbours=300, inner="[" * 70 + "]" * 70, odd="")
+@settings(max_examples=200)
+def test_a_batch_is_refused_for_its_depth_exactly_when_it_is_nested_too_deep(
+    kind: tuple[str, ItemShape[Any]], neighbours: int, inner: str, odd: str
+) -> None:
+    """W9: however many items, right ones and wrong ones, stand around the deep one."""
+    name, shape = kind
+    head, _, _ = _SHALLOW[name].rpartition(":")
+    text = "[" + odd + (_SHALLOW[name] + ",") * neighbours + head + ':{"x":' + inner + "}}]"
+    if depth_of(text) <= MAX_DEPTH:
+        assert len(shape.batch(text.encode(), 1_000).items) == neighbours + (2 if odd else 1)
+    else:
+        with pytest.raises(InvalidInput, match="nested"):
+            shape.batch(text.encode(), 1_000)
 
 
 @given(values)

@@ -18,7 +18,7 @@ Answer = httpx2.Response
 
 def data_of(answer: Answer, status: int = 200) -> Any:
     """The `data` of a success with this status (W2)."""
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == status, answer.text[:500]
     body = answer.json()
     assert list(body) == ["success", "data"]
     assert body["success"] is True
@@ -27,13 +27,13 @@ def data_of(answer: Answer, status: int = 200) -> Any:
 
 def error_of(answer: Answer, status: int, code: str) -> str:
     """The message of an error with this status and code (W2)."""
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == status, answer.text[:500]
     body = answer.json()
     # `resetAt` stands beside the error of W60 and nowhere else.
     assert list(body) == ["success", "error", *(["resetAt"] if status == 429 else [])]
     assert body["success"] is False
     assert list(body["error"]) == ["code", "message"]
-    assert body["error"]["code"] == code, answer.text
+    assert body["error"]["code"] == code, answer.text[:500]
     assert isinstance(body["error"]["message"], str)
     return str(body["error"]["message"])
 
@@ -54,5 +54,5 @@ def batch_of(answer: Answer, items: int) -> Any:
 def all_succeeded(answer: Answer, items: int) -> Any:
     """The `data` of a batch of which no item failed."""
     data = batch_of(answer, items)
-    assert (data["succeeded"], data["errors"]) == (items, []), answer.text
+    assert (data["succeeded"], data["errors"]) == (items, []), answer.text[:500]
     return data

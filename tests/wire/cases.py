@@ -37,6 +37,21 @@ class Example(Struct, frozen=True):
     after: list[str] = []
 
 
+class BadItem(Struct, frozen=True, rename="camel"):
+    """An item that is refused, as the text that is sent, and its error."""
+
+    name: str
+    item: str
+    message: str
+    external_id: str | None = None
+    code: str = "VALIDATION_FAILED"
+
+    def text(self, canary: str) -> str:
+        """The item, with the canary wherever something personal could stand."""
+        fields = '"country":"GB","currency":"GBP","status":"active"'
+        return self.item.replace("{fields}", fields).replace("{c}", canary)
+
+
 class Curl(Struct, frozen=True):
     """What a curl command sends."""
 
@@ -50,6 +65,12 @@ def source_examples() -> dict[str, Example]:
     """The documentation's examples by name, in its order."""
     table = tomllib.loads((FOLDER / "source_examples.toml").read_text())
     return {one.name: one for one in convert(table["case"], list[Example])}
+
+
+def bad_items(kind: str) -> list[BadItem]:
+    """The refused items of `entity`, `event` or `state`."""
+    table = tomllib.loads((FOLDER / "items.toml").read_text())
+    return convert(table[kind], list[BadItem])
 
 
 def read_curl(command: str) -> Curl:

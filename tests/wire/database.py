@@ -36,6 +36,11 @@ def row_counts(api: Api) -> Mapping[str, int]:
     return {name: api.rows(f"SELECT count(*) FROM {name}")[0][0] for (name,) in tables}
 
 
+def all_rows(api: Api) -> Mapping[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    return {name: api.rows(f"SELECT * FROM {name}") for name in row_counts(api)}
+
+
 def live_entities(api: Api) -> list[str]:
     """The external ids of the live entities of all operators."""
     rows = api.rows("SELECT external_id FROM entities WHERE deleted_at_ms IS NULL ORDER BY 1")
@@ -52,5 +57,7 @@ def stored_events(api: Api) -> list[tuple[Any, ...]]:
 
 def stored_states(api: Api) -> dict[tuple[str, str], str]:
     """The text of every state by external id and state key."""
-    rows = api.rows("SELECT external_id, state_key, value FROM states JOIN entities USING (entity_no)")
+    rows = api.rows(
+        "SELECT external_id, state_key, value FROM states JOIN entities USING (entity_no)"
+    )
     return {(external_id, key): value for external_id, key, value in rows}

@@ -102,9 +102,7 @@ async def test_the_last_active_key_is_not_revocable(api: Api) -> None:
     assert (await api.get("/settings", headers=shown)).status_code == 200
 
 
-async def test_keys_of_another_operator_cannot_be_told_from_none(
-    api: Api, other_api: Api
-) -> None:
+async def test_keys_of_another_operator_cannot_be_told_from_none(api: Api, other_api: Api) -> None:
     theirs = await made_key(other_api, "theirs")
     for key_id in (theirs["id"], "key_0000000000000000", "nonsense"):
         for answer in (
@@ -116,27 +114,28 @@ async def test_keys_of_another_operator_cannot_be_told_from_none(
     assert (theirs["id"], "theirs", 0) in stored_keys(other_api)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b'{"label":null}',
-        b'{"label":5}',
-        b'{"label":""}',
-        b'{"label":"%s"}' % (b"x" * 101),
-        b'{"label":"a\xff"}',
-        rb'{"label":"a\u0000b"}',
-        rb'{"label":"a\ud800b"}',
-    ],
-)
-async def test_a_label_that_is_none_is_refused(api: Api, body: bytes) -> None:
+NO_LABELS = [
+    b"",
+    b"[]",
+    b"{}",
+    b'{"label":null}',
+    b'{"label":5}',
+    b'{"label":""}',
+    b'{"label":"%s"}' % (b"x" * 101),
+    b'{"label":"a\xff"}',
+    rb'{"label":"a\u0000b"}',
+    rb'{"label":"a\ud800b"}',
+]
+
+
+@pytest.mark.clause("W9")
+async def test_a_label_that_is_none_is_refused(api: Api) -> None:
     before = stored_keys(api)
-    error_of(await api.post("/api-keys", body), 400, "INVALID_INPUT")
     [(key_id, _, _)] = before
-    changing = body.replace(b"{", b'{"id":"%s",' % key_id.encode()).replace(b",}", b"}")
-    error_of(await api.request("PATCH", "/api-keys", content=changing), 400, "INVALID_INPUT")
+    for body in NO_LABELS:
+        error_of(await api.post("/api-keys", body), 400, "INVALID_INPUT")
+        changing = body.replace(b"{", b'{"id":"%s",' % key_id.encode()).replace(b",}", b"}")
+        error_of(await api.request("PATCH", "/api-keys", content=changing), 400, "INVALID_INPUT")
     assert stored_keys(api) == before
 
 

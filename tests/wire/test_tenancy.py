@@ -61,9 +61,7 @@ async def test_lists_hold_ones_own_alone(api: Api, their_job: str) -> None:
     assert await api.data("/batch/jobs") == {"items": [], "nextCursor": None}
 
 
-async def test_two_operators_may_use_the_same_ids(
-    api: Api, other_api: Api, their_job: str
-) -> None:
+async def test_two_operators_may_use_the_same_ids(api: Api, other_api: Api, their_job: str) -> None:
     made = data_of(await api.post("/entities", player("theirs", country="MT")), 201)
     assert made["action"] == "created"
     mine = deposit("theirs", 2, idempotencyKey="k")

@@ -13,7 +13,7 @@ from tests.wire.database import live_entities, row_counts, stored_events, stored
 pytestmark = pytest.mark.clause("W9")
 
 CANARY = "canary-5b1e"
-SINGLE = '{"entityType":"player","externalId":"p","data":{"email":"%s"}}' % CANARY
+SINGLE = f'{{"entityType":"player","externalId":"p","data":{{"email":"{CANARY}"}}}}'
 BATCHES = ("/batch/entities", "/batch/events", "/batch/states")
 
 
@@ -283,8 +283,8 @@ async def test_an_id_of_bad_length_or_with_control_characters_is_refused(api: Ap
     assert stored_states(api) == {}
 
 
-@pytest.mark.parametrize("segment", ["%FF", "%C0%80", "%ED%A0%80", "a%"])
-async def test_a_path_that_does_not_decode_is_not_found(api: Api, segment: str) -> None:
-    for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/state")):
-        answer = await api.request(method, f"/entities/{segment}{rest}")
-        error_of(answer, 404, "NOT_FOUND")
+async def test_a_path_that_does_not_decode_is_not_found(api: Api) -> None:
+    for segment in ("%FF", "%C0%80", "%ED%A0%80", "a%"):
+        for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/state")):
+            answer = await api.request(method, f"/entities/{segment}{rest}")
+            error_of(answer, 404, "NOT_FOUND")

@@ -29,7 +29,9 @@ NUMBERS = [
     "9" * 999,
     "0." + "3" * 999,
 ]
-EVERYTHING = '{ "b" : [1.0, {"deep":2.50}],\t"a":"\\u00e9\\/", "a2" : null,\n"ö":"😀\\ud83d\\ude00" }'
+EVERYTHING = (
+    '{ "b" : [1.0, {"deep":2.50}],\t"a":"\\u00e9\\/", "a2" : null,\n"ö":"😀\\ud83d\\ude00" }'
+)
 
 
 def envelope(answer_text: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
@@ -21,9 +19,11 @@ from opdata.api.context import Call, Services
 from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
 from opdata.api.errors import Headers, error_reply
 from opdata.api.ops import ops_routes
+from opdata.api.request_id import request_id
 from opdata.clock import now_ms
 from opdata.errors import (
     InternalError,
+    InvalidInput,
     MethodNotAllowed,
     NotFound,
     RateLimited,
@@ -33,7 +33,6 @@ from opdata.errors import (
 from opdata.model import Operator, Quota
 from opdata.storage.base import Reply, Taken
 
-_SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _JSON: Final = (b"content-type", b"application/json")
 
 _log = structlog.get_logger("opdata.api")
@@ -95,7 +94,7 @@ class _Exchange:
         self._name = name
         self._started = time.perf_counter()
         self._headers = RequestHeaders(scope=scope)
-        self._request_id = _request_id(self._headers.get("x-request-id"))
+        self._request_id = request_id(self._headers.get("x-request-id"))
         self._operator: Operator | None = None
         self._answer_headers: Headers = []
 
@@ -134,7 +133,12 @@ class _Exchange:
         services = self._services
         operator = await services.authenticator.operator(self._headers.get("authorization"))
         self._operator = operator
-        body = await read_body(self._headers, receive, services.settings.max_body_bytes)
+        try:
+            body = await read_body(self._headers, receive, services.settings.max_body_bytes)
+        except InvalidInput:
+            # A broken compression shows while the body is read, and counts like any other bad body.
+            await self._limit(endpoint, operator)
+            raise
         await self._limit(endpoint, operator)
         call = Call(
             services=services,
@@ -216,9 +220,3 @@ def _limit_headers(category: str, quota: Quota, taken: Taken) -> Headers:
         ("ratelimit-policy", f'"{category}";q={quota.requests};w={quota.window_s}'),
         ("ratelimit", f'"{category}";r={taken.remaining};t={reset_s}'),
     ]
-
-
-def _request_id(sent: str | None) -> str:
-    if sent is not None and _SANE_REQUEST_ID.fullmatch(sent):
-        return sent
-    return uuid.uuid4().hex

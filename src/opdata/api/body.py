@@ -20,6 +20,8 @@ else:
 _GZIP_WINDOW: Final = 31
 _MAX_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB: a frame may not make the server hold more
 _INFLATE_STEP: Final = 1 << 20
+_DEFLATED_STEP: Final = 1 << 16
+_MAX_MEMBERS: Final = 10_000
 
 
 class _Inflater(Protocol):
@@ -100,22 +102,27 @@ class _Gzip:
 def _inflate(body: bytes, max_bytes: int, coding: str) -> bytes:
     """Inflate all members or frames of a body, in steps, so that a bomb stops at the limit."""
     inflated = bytearray()
-    rest = body
+    members = at = 0
     try:
-        while True:
+        while at < len(body) or not members:
+            members += 1
+            if members > _MAX_MEMBERS:
+                message = f"The {coding} body has more than {_MAX_MEMBERS:,} parts"
+                raise InvalidInput(message)
             inflater = _inflater(coding)
             while not inflater.eof:
-                step = inflater.decompress(rest, _INFLATE_STEP)
-                rest = b""
+                # In pieces: what a member leaves over is copied, and shall not be the whole body.
+                piece = body[at : at + _DEFLATED_STEP]
+                at += len(piece)
+                step = inflater.decompress(piece, _INFLATE_STEP)
                 inflated += step
                 if len(inflated) > max_bytes:
                     raise too_large(max_bytes + 1, max_bytes, at_least=True)
-                if not step and not inflater.eof:
+                if not (step or piece or inflater.eof):
                     message = f"The {coding} body ends before its data does"
                     raise InvalidInput(message)
-            rest = inflater.unused_data
-            if not rest:
-                return bytes(inflated)
+            at -= len(inflater.unused_data)
     except (zlib.error, zstd.ZstdError):
         message = f"The body is not valid {coding}"
         raise InvalidInput(message) from None
+    return bytes(inflated)

@@ -31,7 +31,7 @@ from opdata.storage.base import (
 from opdata.templates import Template, find_template
 from opdata.wire import encode
 from opdata.wire.decode import malformed_json
-from opdata.wire.text import check_body
+from opdata.wire.text import check_body, has_bad_text
 
 P = TypeVar("P", bound=Struct)
 T = TypeVar("T")
@@ -166,8 +166,12 @@ class Call(Struct):
 
 def convert(body: bytes, kind: type[T]) -> T:
     """A body as a struct of the wire's. Raises `InvalidInput` naming the member."""
+    body = check_body(body)
+    if has_bad_text(body):
+        message = "The body holds text that cannot be stored: U+0000 or a lone surrogate"
+        raise InvalidInput(message)
     try:
-        return msgspec.json.decode(check_body(body), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise InvalidInput(_located(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

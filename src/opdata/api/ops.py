@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 
 import structlog
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from opdata import __version__
 from opdata.api import docs_page
@@ -16,6 +19,7 @@ from opdata.api.context import Services
 from opdata.api.endpoint import Endpoint
 from opdata.api.metrics import CONTENT_TYPE
 from opdata.api.openapi import document
+from opdata.api.request_id import request_id
 from opdata.errors import OpdataError
 from opdata.wire import encode
 
@@ -26,7 +30,11 @@ _log = structlog.get_logger("opdata.api")
 
 def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
     """The routes beside the API's own. None needs a key; metrics want the ops token when it is set."""
-    openapi = encode.encode(document(endpoints, version=__version__))
+
+    @cache
+    def openapi() -> bytes:
+        # Made when it is first asked for: it takes longer than all the rest of a start.
+        return encode.encode(document(endpoints, version=__version__))
 
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -43,7 +51,7 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
         return Response(services.metrics.exposition(), media_type=CONTENT_TYPE)
 
     async def openapi_json(_request: Request) -> Response:
-        return Response(openapi, media_type="application/json")
+        return Response(openapi(), media_type="application/json")
 
     async def docs(_request: Request) -> Response:
         return Response(docs_page.PAGE, media_type="text/html", headers=docs_page.HEADERS)
@@ -56,13 +64,27 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
         return Response(content, media_type=media_type, headers=headers)
 
     return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", _guarded(metrics, services.settings.ops_token)),
-        Route("/openapi.json", openapi_json),
-        Route("/docs", docs),
-        Route("/docs/{name}", docs_asset),
+        _Operation("/healthz", healthz),
+        _Operation("/readyz", readyz),
+        _Operation("/metrics", _guarded(metrics, services.settings.ops_token)),
+        _Operation("/openapi.json", openapi_json),
+        _Operation("/docs", docs),
+        _Operation("/docs/{name}", docs_asset),
     ]
+
+
+class _Operation(Route):
+    """A route whose every answer, 404 and 405 included, has a request id (W8)."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own_id = request_id(Headers(scope=scope).get("x-request-id")).encode()
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", own_id)]
+            await send(message)
+
+        await super().handle(scope, receive, with_id)
 
 
 def _guarded(page: Page, token: str) -> Page:

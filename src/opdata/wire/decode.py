@@ -68,7 +68,9 @@ class ItemShape(Generic[Item]):
         self._one: msgspec.json.Decoder[Item] = msgspec.json.Decoder(item)
         self._many = msgspec.json.Decoder(list[item])  # type: ignore[valid-type] # built once a kind
         self._objects = objects
-        self._brackets = 1 + len(objects)
+        # Those that decoding makes sure of: what is Raw may be of any kind.
+        objects_decoded = [f for f in msgspec.structs.fields(item) if f.type == dict[str, Raw]]
+        self._brackets = 1 + len(objects_decoded)
         self._optional = optional
         self._decoders = {
             field.name: msgspec.json.Decoder(

@@ -53,6 +53,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self._path = path
+        self._file = _identity(path)
         self._busy_timeout_s = busy_timeout_s
         self._writer = Writer(lambda: connect(path, busy_timeout_s=busy_timeout_s), busy_timeout_s)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
@@ -70,7 +71,15 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """See `Store.ping`."""
-        await self._read(require_migrated)
+
+        def look(connection: apsw.Connection) -> None:
+            require_migrated(connection)
+            # An open file answers on after it was removed or replaced; nobody would see its rows again.
+            if _identity(self._path) != self._file:
+                message = f"The database is no longer at {self._path}"
+                raise Unavailable(message)
+
+        await self._read(look)
 
     async def report(self) -> StoreReport:
         """See `Store.report`."""
@@ -290,3 +299,12 @@ class SqliteStore:
 def _key(connection: apsw.Connection, operator_id: int, key_id: str) -> ApiKey | None:
     row = one_row(connection, "keys", operator_id, key_id)
     return key_of(row) if row else None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells this file from another one under its name; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

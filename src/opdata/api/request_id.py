@@ -1,0 +1,16 @@
+"""The id that ties a request, its answer and its log line together (W8)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Final
+
+_SANE: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id(sent: str | None) -> str:
+    """The client's own id when it is sane, else a new one."""
+    if sent is not None and _SANE.fullmatch(sent):
+        return sent
+    return uuid.uuid4().hex

@@ -1,0 +1,106 @@
+"""A full disk: 503 with Retry-After, nothing half-written, and all well again once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.api import deposit, player
+from tests.system.conftest import Serve
+
+SIZE_MIB = 24
+FREE_KIB = 600
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with room for little."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=700", "opdata-test", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, timeout=30, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode != 0:
+        pytest.skip(f"a small file system needs root: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+
+
+def _fill(folder: Path) -> Path:
+    """A file that leaves next to nothing free."""
+    ballast = folder / "ballast"
+    free = os.statvfs(folder)
+    with ballast.open("wb") as file:
+        file.write(bytes(max(0, free.f_bavail * free.f_frsize - FREE_KIB * 1024)))
+    return ballast
+
+
+def _batch(number: int) -> list[dict[str, object]]:
+    return [player(f"p{number}-{at}", note="x" * 500) for at in range(500)]
+
+
+def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
+    small_disk: Path, serve: Serve
+) -> None:
+    """W25, and UNAVAILABLE of WIRE.md §2."""
+    server = serve(data_dir=small_disk)
+    with closing(server.client()) as client:
+
+        def post(number: int) -> httpx2.Response:
+            headers = {"Idempotency-Key": f"batch-{number}"}
+            return client.post("/batch/entities", json=_batch(number), headers=headers)
+
+        assert post(0).status_code == 200
+        ballast = _fill(small_disk)
+        stored, refused = [0], 0
+        for number in range(1, 30):
+            answer = post(number)
+            if answer.status_code == 200:
+                stored.append(number)
+                continue
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["error"]["code"] == "UNAVAILABLE"
+            assert int(answer.headers["retry-after"]) >= 1
+            refused += 1
+            if refused == 3:
+                break
+        assert refused == 3
+        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        # What is there can be read all the while.
+        assert client.get(f"/entities/p{stored[-1]}-499").status_code == 200
+        assert client.get(f"/entities/p{number}-0").status_code == 404
+        last = small_disk / "last bytes"
+        with suppress(OSError), last.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        reads = [client.get(f"/entities/p0-{at}").status_code for at in range(100)]
+        assert reads == [200] * 100
+
+        last.unlink()
+        ballast.unlink()
+        assert post(number).status_code == 200
+        assert "idempotent-replayed" in post(number).headers
+        stored.append(number)
+        assert client.post("/batch/events", json=[deposit("p0-0")]).status_code == 200
+        rows = server.command("db", "check")
+        assert rows["problems"] == []
+        assert rows["rows"]["entities"] == 500 * len(stored)
+        assert rows["rows"]["jobs"] == len(stored)
+    assert server.stop() == 0
+
+
+def test_a_full_disk_does_not_keep_a_server_from_stopping(small_disk: Path, serve: Serve) -> None:
+    server = serve(data_dir=small_disk)
+    with closing(server.client()) as client:
+        _fill(small_disk)
+        for number in range(3):
+            client.post("/batch/entities", json=_batch(number))
+        assert server.stop() == 0
