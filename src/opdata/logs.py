@@ -13,6 +13,16 @@ import structlog
 from opdata.config import Settings
 
 
+class _StandardError:
+    """Standard error as it is when something is written: a process may have put another in place."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure_logging(settings: Settings) -> None:
     """Set up structlog, and the standard library's loggers beneath it."""
     as_console = settings.log_format == "console" or (
@@ -31,10 +41,10 @@ def configure_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *trace, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(_StandardError()),  # type: ignore[arg-type] # a file as far as printing goes
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_StandardError())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[

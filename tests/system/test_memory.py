@@ -53,6 +53,7 @@ def test_memory_does_not_grow_with_the_batches_taken_in(serve: Serve) -> None:
         after_200 = _rss_mib(server)
         send(range(200, 600))
         after_600 = _rss_mib(server)
+    print("RSS", after_200, after_600)
     assert after_600 < 200
     assert after_600 - after_200 < 16
     assert server.stop() == 0

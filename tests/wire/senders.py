@@ -18,13 +18,15 @@ T = TypeVar("T")
 
 
 @contextmanager
-def new_operator(server: RunningServer, name: str) -> Iterator[httpx2.Client]:
-    """A client with the key of a new operator, its template set.
+def new_operator(
+    server: RunningServer, name: str, *, template: bool = True
+) -> Iterator[httpx2.Client]:
+    """A client with the key of a new operator, the template set.
 
     Straight into the store: a command takes the better part of a second to start.
     """
     key = asyncio.run(add_operator(Settings(data_dir=str(server.data_dir)), name))
-    client = server.client(key)
+    client = server.client(key, template=template)
     try:
         yield client
     finally:

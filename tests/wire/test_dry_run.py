@@ -85,6 +85,13 @@ async def test_a_dry_run_neither_takes_nor_answers_an_idempotency_key(api: Api) 
     assert "idempotent-replayed" not in again.headers
 
 
+@pytest.mark.clause("W40")
+async def test_a_dry_run_finds_a_bad_idempotency_key(api: Api) -> None:
+    headers = {"Idempotency-Key": "a b"}
+    answer = await api.post("/batch/entities?dryRun=true", [player("q")], headers=headers)
+    assert "Idempotency-Key" in error_of(answer, 400, "INVALID_INPUT")
+
+
 @pytest.mark.parametrize("value", ["false", "0"])
 async def test_false_is_no_dry_run(api: Api, value: str) -> None:
     data = data_of(await api.post(f"/batch/entities?dryRun={value}", [player("q")]))

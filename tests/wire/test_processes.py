@@ -71,6 +71,24 @@ def test_an_entity_that_eight_senders_create_at_once_is_one(workers: RunningServ
         assert found["data"]["vip_level"] in range(SENDERS)
 
 
+@pytest.mark.clause("W4", "W48")
+def test_a_template_that_was_set_through_one_worker_counts_for_both(
+    workers: RunningServer,
+) -> None:
+    with new_operator(workers, "no template yet", template=False) as client:
+
+        def send(no: int) -> httpx2.Response:
+            with alone(client) as sender:
+                return sender.post("/entities", json=player(f"p{no}"))
+
+        # Both workers know this operator by now, and that it has none.
+        before = at_once([partial(send, no) for no in range(SENDERS)])
+        assert {answer.json()["error"]["code"] for answer in before} == {"TEMPLATE_NOT_CONFIGURED"}
+        client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()
+        after = at_once([partial(send, no) for no in range(SENDERS)])
+        assert {answer.status_code for answer in after} == {201}
+
+
 @pytest.mark.clause("W60", "W61")
 def test_a_limit_is_exact_over_both_workers(workers: RunningServer) -> None:
     with new_operator(workers, "exact") as client, ThreadPoolExecutor(SENDERS) as threads:

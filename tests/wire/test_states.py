@@ -215,6 +215,16 @@ async def test_observations_within_a_batch_take_effect_one_after_the_other(
     assert stored_states(api) == {("p", "balance"): expected, ("q", "balance"): expected}
 
 
+@pytest.mark.clause("W24", "W28")
+async def test_what_follows_a_state_without_a_time_meets_that_one_and_not_the_stored_one(
+    api: Api,
+) -> None:
+    data_of(await put(api, {"value": "stored", "observedAt": "9999-01-01T00:00:00Z"}))
+    items = [state("p", 1), state("p", 2, observedAt="9998-01-01T00:00:00Z")]
+    all_succeeded(await api.post("/batch/states", items), 2)
+    assert stored_states(api) == {("p", "balance"): "2"}
+
+
 @pytest.mark.clause("W28")
 async def test_states_do_not_touch_their_entity(api: Api) -> None:
     before = await api.data("/entities/p")

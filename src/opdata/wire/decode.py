@@ -19,8 +19,11 @@ from opdata.wire.schema import EntityItem, EventItem, StateItem
 from opdata.wire.text import (
     check_body,
     check_depth,
+    check_members,
     check_text,
+    count_items,
     has_bad_text,
+    has_many_values,
     may_have_bad_text,
     surely_shallow,
     too_deep,
@@ -33,6 +36,7 @@ _ANY_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 _ANY_VALUE: Final = msgspec.json.Decoder(Raw)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _TYPE_NAMES: Final = {"{": "an object", "[": "an array", '"': "a string", "t": "a boolean"}
+_MAX_LINES: Final = 100_000
 _BAD_TEXT: Final = "Item holds text that cannot be stored: U+0000 or a lone surrogate"
 
 
@@ -71,6 +75,7 @@ class ItemShape(Generic[Item]):
         # Those that decoding makes sure of: what is Raw may be of any kind.
         objects_decoded = [f for f in msgspec.structs.fields(item) if f.type == dict[str, Raw]]
         self._brackets = 1 + len(objects_decoded)
+        self._takes_apart = bool(objects_decoded)
         self._optional = optional
         self._decoders = {
             field.name: msgspec.json.Decoder(
@@ -84,20 +89,12 @@ class ItemShape(Generic[Item]):
         if ndjson:
             return self._lines(body, max_items)
         body = check_text(body)
-        if not may_have_bad_text(body):
-            try:
-                items = self._many.decode(body)
-            except msgspec.ValidationError:
-                pass
-            except RecursionError:
-                raise too_deep() from None
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise malformed_json(error) from None
-            else:
-                if not surely_shallow(body, len(items), self._brackets):
-                    check_depth(body)
-                _check_count(len(items), max_items)
-                return Batch(items, b"null" in body or MASK in body)
+        if has_many_values(body):
+            self._refuse_too_many(body, max_items)
+        items = None if may_have_bad_text(body) else self._all_right(body)
+        if items is not None:
+            _check_count(len(items), max_items)
+            return Batch(items, b"null" in body or MASK in body)
         check_depth(body)
         try:
             raw_items = _ANY_ITEMS.decode(body)
@@ -111,6 +108,27 @@ class ItemShape(Generic[Item]):
         _check_count(len(raw_items), max_items)
         return Batch([self._loose(bytes(raw)) for raw in raw_items], look_closely=True)
 
+    def _all_right(self, body: bytes) -> Sequence[Item] | None:
+        """The items, None when one of them is not of the right shape. Raises `InvalidInput`."""
+        try:
+            items: list[Item] = self._many.decode(body)
+        except msgspec.ValidationError:
+            return None
+        except RecursionError:
+            raise too_deep() from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise malformed_json(error) from None
+        if not surely_shallow(body, len(items), self._brackets):
+            check_depth(body)
+        return items
+
+    def _refuse_too_many(self, body: bytes, max_items: int) -> None:
+        # Before they are made: parsed, a tiny value takes thirty times its text.
+        check_depth(body)
+        _check_count(count_items(body), max_items)
+        if self._takes_apart:
+            check_members(body)
+
     def single(self, members: dict[str, Raw], **given: str) -> Batch[Item]:
         """One item as a batch of one; `given` members come from the path and win over the body's."""
         path = {name: Raw(msgspec.json.encode(value)) for name, value in given.items()}
@@ -118,12 +136,16 @@ class ItemShape(Generic[Item]):
 
     def _lines(self, body: bytes, max_items: int) -> Batch[Item]:
         # Blank lines are not items; a line's own faults are its item's (W10).
+        if body.count(b"\n") > _MAX_LINES:
+            message = f"The body has more than {_MAX_LINES} lines; the maximum is {max_items} items"
+            raise InvalidInput(message)
         lines = [line for line in body.split(b"\n") if line.strip()]
         _check_count(len(lines), max_items)
         return Batch([self._line(line) for line in lines], look_closely=True)
 
     def _line(self, line: bytes) -> Item | Malformed:
         try:
+            check_members(line)
             return self._loose(check_body(line))
         except InvalidInput as error:
             return Malformed(None, {}, [error.message.replace("The body", "The line")])
@@ -192,6 +214,7 @@ STATES: Final = ItemShape(StateItem, objects=frozenset(), optional=frozenset({"o
 def json_object(body: bytes) -> dict[str, Raw]:
     """The members of a body that must be a JSON object. Raises `InvalidInput`."""
     body = check_body(body)
+    check_members(body)
     try:
         return _MEMBERS.decode(body)
     except msgspec.ValidationError:

@@ -13,7 +13,12 @@ from opdata.errors import InvalidInput
 
 MAX_DEPTH: Final = 64
 MAX_NUMBER_DIGITS: Final = 999
+MAX_MEMBERS: Final = 250_000
+"""Values that one body may make the server hold one by one: the members of entities' `data`."""
 
+_NOT_LIST: Final = bytes(set(range(256)) - set(b'{}[]",'))
+_PIECE: Final = 1 << 18
+_INNERMOST: Final = re.compile(rb"\{[^{}]*\}")
 _BRACKETS: Final = bytes.maketrans(b"[]", b"{}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
 _QUOTED: Final = re.compile(rb'"[^"]*"?')
@@ -81,12 +86,7 @@ def check_depth(body: bytes) -> None:
     # Reduced to its brackets and quotes, a body's strings collapse to `""` and every pass over it
     # peels the innermost level. A quote that stays behind belongs to a string with brackets in it,
     # which is cut out.
-    plain = body
-    if b"\\" in body:
-        plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    structure = plain.translate(_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
-    if b'"' in structure:
-        structure = _QUOTED.sub(b"", structure)
+    structure = _outside_strings(body, _NOT_STRUCTURE)
     for _ in range(MAX_DEPTH):
         if not structure:
             return
@@ -100,6 +100,45 @@ def check_depth(body: bytes) -> None:
     if len(structure) > MAX_DEPTH:
         message = "The body is not valid JSON: its brackets do not match"
         raise InvalidInput(message)
+
+
+def has_many_values(body: bytes) -> bool:
+    """Whether the body may hold more than `MAX_MEMBERS` values; cheap, and seldom true."""
+    return body.count(b",") > MAX_MEMBERS
+
+
+def count_items(body: bytes) -> int:
+    """How many elements the array that the body is has, as far as its brackets match.
+
+    Holds nothing but the body's brackets and commas: a body of millions of tiny elements is counted
+    without making any of them. Slow; for bodies that `has_many_values`.
+    """
+    structure = _outside_strings(body, _NOT_LIST)[1:-1]
+    # In pieces first, because a substitution holds all that it leaves; what is too long for a piece
+    # has lost its neighbours by then.
+    for piece in (_PIECE, len(structure) + 1):
+        size = len(structure) + 1
+        while len(structure) < size:
+            size = len(structure)
+            starts = range(0, size, piece)
+            structure = b"".join(_INNERMOST.sub(b"", structure[at : at + piece]) for at in starts)
+    return structure.count(b",") + 1
+
+
+def check_members(body: bytes) -> None:
+    """Raise `InvalidInput` for more than `MAX_MEMBERS` values, commas within strings left aside."""
+    if has_many_values(body) and _outside_strings(body, _NOT_LIST).count(b",") > MAX_MEMBERS:
+        message = f"The body has more than {MAX_MEMBERS} values; send fewer items in a request"
+        raise InvalidInput(message)
+
+
+def _outside_strings(body: bytes, dropped: bytes) -> bytes:
+    """The body without its strings and without the bytes `dropped`; `[` and `]` read `{` and `}`."""
+    plain = body
+    if b"\\" in body:
+        plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    rest = plain.translate(_BRACKETS, dropped).replace(b'""', b"")
+    return _QUOTED.sub(b"", rest) if b'"' in rest else rest
 
 
 def too_deep() -> InvalidInput:
