@@ -138,7 +138,18 @@ def _outside_strings(body: bytes, dropped: bytes) -> bytes:
     if b"\\" in body:
         plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     rest = plain.translate(_BRACKETS, dropped).replace(b'""', b"")
-    return _QUOTED.sub(b"", rest) if b'"' in rest else rest
+    if b'"' not in rest:
+        return rest
+    # In pieces, because a substitution holds all that it leaves.
+    outside = []
+    within_string = False
+    for at in range(0, len(rest), _PIECE):
+        piece = rest[at : at + _PIECE]
+        if within_string:
+            piece = b'"' + piece
+        within_string = piece.count(b'"') % 2 == 1
+        outside.append(_QUOTED.sub(b"", piece))
+    return b"".join(outside)
 
 
 def too_deep() -> InvalidInput:
