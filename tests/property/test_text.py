@@ -17,6 +17,7 @@ from opdata.wire.text import (
     MAX_DEPTH,
     MAX_NUMBER_DIGITS,
     check_body,
+    count_items,
     has_bad_text,
     may_have_bad_text,
 )
@@ -178,6 +179,12 @@ def test_a_body_is_refused_for_a_number_exactly_when_it_has_too_many_digits(
     else:
         with pytest.raises(InvalidInput, match="digits"):
             check_body(body)
+
+
+@given(st.lists(any_values | any_strings, min_size=1, max_size=30), st.integers(1, 300))
+def test_items_are_counted_as_a_parser_counts_them(items: list[str], times: int) -> None:
+    """W20: whatever brackets, commas and quotes their strings hold."""
+    assert count_items(f"[{','.join(items * times)}]".encode()) == len(items) * times
 
 
 # -- bytes of any kind ---------------------------------------------------------------------------

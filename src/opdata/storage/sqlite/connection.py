@@ -59,7 +59,7 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> ap
     flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
     connection = apsw.Connection(str(path), flags=flags, statementcachesize=_CACHED_STATEMENTS)
     wait_when_busy(connection, busy_timeout_s)
-    connection.pragma("journal_mode", "wal")
+    use_log(connection, busy_timeout_s)
     # The write-ahead log is flushed before a commit returns: acknowledged means on disk (W25).
     connection.pragma("synchronous", "FULL")
     # Freed bytes are overwritten with zeros: an erased person leaves nothing in free space (W51).
@@ -73,6 +73,24 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> ap
     return connection
 
 
+def use_log(connection: apsw.Connection, timeout_s: float) -> None:
+    """Set WAL mode, trying for up to `timeout_s`.
+
+    When several connections do so to a new file, SQLite refuses all but one of them at once, without
+    asking a busy handler.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_pause_s())
+        else:
+            return
+
+
 def wait_when_busy(connection: apsw.Connection, timeout_s: float) -> None:
     """Wait up to `timeout_s` for another connection's lock.
 
@@ -84,10 +102,14 @@ def wait_when_busy(connection: apsw.Connection, timeout_s: float) -> None:
     def busy(tries: int) -> bool:
         if tries == 0:
             deadlines[0] = time.monotonic() + timeout_s
-        time.sleep(random.uniform(0.000_2, 0.001_5))  # noqa: S311 - jitter, no secret
+        time.sleep(_pause_s())
         return time.monotonic() < deadlines[0]
 
     connection.set_busy_handler(busy)
+
+
+def _pause_s() -> float:
+    return random.uniform(0.000_2, 0.001_5)  # noqa: S311 - jitter, no secret
 
 
 @contextmanager

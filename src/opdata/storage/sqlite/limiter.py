@@ -13,7 +13,7 @@ import apsw
 
 from opdata.model import Quota
 from opdata.storage.base import Taken
-from opdata.storage.sqlite.connection import create_file, translated, wait_when_busy
+from opdata.storage.sqlite.connection import create_file, translated, use_log, wait_when_busy
 
 _WAIT_S: Final = 2.0
 
@@ -79,7 +79,7 @@ def _open(path: Path) -> apsw.Connection:
     create_file(path)
     connection = apsw.Connection(str(path))
     wait_when_busy(connection, _WAIT_S)
-    connection.pragma("journal_mode", "wal")
+    use_log(connection, _WAIT_S)
     connection.pragma("synchronous", "OFF")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS buckets (operator_id INTEGER NOT NULL, category TEXT NOT NULL,"
