@@ -114,7 +114,8 @@ def run(settings: Settings, listener: socket.socket) -> None:
             message = "The server did not start; the log says why"
             raise StartupError(message)
         return
-    metrics_dir = Path(settings.data_dir) / "metrics"
+    # By port: another server on the same data directory keeps its own.
+    metrics_dir = Path(settings.data_dir) / "metrics" / str(listener.getsockname()[1])
     shutil.rmtree(metrics_dir, ignore_errors=True)
     metrics_dir.mkdir(parents=True)
     # Worker processes start anew and find their settings, secrets too, in their environment, which

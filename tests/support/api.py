@@ -16,6 +16,7 @@ from opdata import server
 from opdata.clock import now_ms
 from opdata.config import Settings
 from opdata.keys import new_key
+from opdata.logs import configure_logging
 from opdata.model import ApiKey
 from opdata.storage import open_store
 
@@ -102,7 +103,8 @@ async def serving_api(
     data_dir: Path, *, template: bool = True, **settings: Any
 ) -> AsyncIterator[tuple[Api, Api]]:
     """Two operators' views of one server in this process, the template set for both."""
-    chosen = Settings(data_dir=str(data_dir), **settings)
+    chosen = Settings(data_dir=str(data_dir), log_format="json", **settings)
+    configure_logging(chosen)  # as `serve` does, whatever an earlier test has left behind
     await server.initialise(chosen, with_key=False)
     keys = {name: await add_operator(chosen, name) for name in ("ours", "theirs")}
     async with server.serving(chosen) as app:

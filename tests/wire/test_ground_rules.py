@@ -101,7 +101,7 @@ async def test_a_fault_of_the_server_is_told_by_request_id_alone_and_writes_noth
     assert error_of(answer, 500, "INTERNAL_ERROR") == "Internal server error (request req-1)"
     assert SECRET not in answer.text + str(answer.headers)
     assert row_counts(api) == before
-    logged = capsys.readouterr().out
+    logged = "".join(capsys.readouterr())
     assert "req-1" in logged
     assert "ConstraintError" in logged
 

@@ -40,7 +40,7 @@ async def test_each_bad_entity_has_its_error(api: Api, capsys: pytest.CaptureFix
     # Not in the answer, not in the job that keeps it, not in the log.
     job = await api.get(f"/batch/jobs/{data['jobId']}")
     assert job.json()["data"]["output"]["errors"] == data["errors"]
-    assert CANARY not in answer.text + job.text + capsys.readouterr().out
+    assert CANARY not in answer.text + job.text + "".join(capsys.readouterr())
 
 
 @pytest.mark.clause("W27")
@@ -52,7 +52,7 @@ async def test_each_bad_event_has_its_error(api: Api, capsys: pytest.CaptureFixt
 
     check_errors(batch_of(answer, len(bad) + 2), bad)
     assert [json.loads(data)["amount"] for *_, data in stored_events(api)] == [1, 2]
-    assert CANARY not in answer.text + capsys.readouterr().out
+    assert CANARY not in answer.text + "".join(capsys.readouterr())
 
 
 @pytest.mark.clause("W28")
@@ -65,7 +65,7 @@ async def test_each_bad_state_has_its_error(api: Api, capsys: pytest.CaptureFixt
 
     check_errors(batch_of(answer, len(bad) + 2), bad)
     assert stored_states(api) == {("p", "balance"): "1", ("p", "risk_score"): "2"}
-    assert CANARY not in answer.text + capsys.readouterr().out
+    assert CANARY not in answer.text + "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("kind", ["entity", "event", "state"])
@@ -145,4 +145,4 @@ async def test_a_personal_value_is_never_repeated_wherever_it_was_put(
     ]
     for answer in answers:
         assert CANARY not in answer.text
-    assert CANARY not in json.dumps(data) + capsys.readouterr().out
+    assert CANARY not in json.dumps(data) + "".join(capsys.readouterr())
