@@ -8,6 +8,8 @@ import re
 
 from msgspec import Struct
 
+from opdata.model import ApiKey
+
 _PREFIX = "oh_live_"
 _KEY = re.compile(rf"{_PREFIX}[0-9a-f]{{64}}")
 
@@ -19,6 +21,18 @@ class NewKey(Struct, frozen=True):
     key: str
     key_hash: bytes
     masked_key: str
+
+    def record(self, operator_id: int, label: str, now_ms: int) -> ApiKey:
+        """The key as a store keeps it, beside its hash."""
+        return ApiKey(
+            key_id=self.key_id,
+            operator_id=operator_id,
+            label=label,
+            masked_key=self.masked_key,
+            created_at_ms=now_ms,
+            last_used_at_ms=None,
+            revoked_at_ms=None,
+        )
 
 
 def new_key() -> NewKey:

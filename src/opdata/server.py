@@ -29,7 +29,6 @@ from opdata.config import Settings
 from opdata.errors import Conflict, MasterKeyMismatch, MasterKeyMissing, OpdataError, StartupError
 from opdata.keys import new_key
 from opdata.logs import configure_logging
-from opdata.model import ApiKey
 from opdata.pii import MASTER_KEY_FILE, KeyRing, create_key_file, load_key_ring
 from opdata.storage import open_store
 from opdata.storage.base import Store
@@ -246,15 +245,7 @@ async def _first_operator(store: Store, *, with_key: bool) -> FirstStart | None:
     if not with_key:
         return FirstStart(operator.name, None)
     made = new_key()
-    key = ApiKey(
-        key_id=made.key_id,
-        operator_id=operator.operator_id,
-        label="first key",
-        masked_key=made.masked_key,
-        created_at_ms=now_ms(),
-        last_used_at_ms=None,
-        revoked_at_ms=None,
-    )
+    key = made.record(operator.operator_id, "first key", now_ms())
     await store.create_key(key, made.key_hash)
     return FirstStart(operator.name, made.key)
 

@@ -57,15 +57,7 @@ async def create_key(call: Call) -> Reply:
     """Make another key for this operator. The answer is the only time it is shown."""
     draft = convert(call.body, KeyDraft)
     made = new_key()
-    key = ApiKey(
-        key_id=made.key_id,
-        operator_id=call.operator.operator_id,
-        label=draft.label,
-        masked_key=made.masked_key,
-        created_at_ms=call.now_ms,
-        last_used_at_ms=None,
-        revoked_at_ms=None,
-    )
+    key = made.record(call.operator.operator_id, draft.label, call.now_ms)
     await call.store.create_key(key, made.key_hash)
     return ok(KeyCreated(key.key_id, made.key, key.label, format_ms(key.created_at_ms)), 201)
 

@@ -45,11 +45,7 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large(int(declared), max_bytes)
     body = await _receive(receive, max_bytes)
-    if coding in ("gzip", "x-gzip"):
-        return _inflate(body, max_bytes, coding)
-    if coding == "zstd":
-        return _inflate(body, max_bytes, coding)
-    return body
+    return body if coding in ("identity", "") else _inflate(body, max_bytes, coding)
 
 
 def too_large(size: int, max_bytes: int, *, at_least: bool = False) -> PayloadTooLarge:

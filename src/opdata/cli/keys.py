@@ -42,15 +42,7 @@ async def create(
     made = new_key()
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator)
-        key = ApiKey(
-            key_id=made.key_id,
-            operator_id=owner.operator_id,
-            label=label,
-            masked_key=made.masked_key,
-            created_at_ms=now_ms(),
-            last_used_at_ms=None,
-            revoked_at_ms=None,
-        )
+        key = made.record(owner.operator_id, label, now_ms())
         await store.create_key(key, made.key_hash)
     if as_json:
         print_json({"id": made.key_id, "key": made.key, "label": label, "operator": operator})
