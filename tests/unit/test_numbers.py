@@ -5,7 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from opdata.storage.sqlite import numbers as module
+from opdata.storage import numbers as module
 from opdata.storage.sqlite.connection import connect
 from opdata.storage.sqlite.numbers import EntityNumbers
 from opdata.storage.sqlite.schema import migrate

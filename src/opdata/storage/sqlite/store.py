@@ -24,9 +24,7 @@ from opdata.storage.base import (
     Taken,
     Write,
 )
-from opdata.storage.sqlite.connection import SQL, connect, one_row, scalar, the_row, translated
-from opdata.storage.sqlite.limiter import Limiter
-from opdata.storage.sqlite.records import (
+from opdata.storage.records import (
     Row,
     entity_of,
     event_of,
@@ -35,6 +33,8 @@ from opdata.storage.sqlite.records import (
     operator_of,
     state_of,
 )
+from opdata.storage.sqlite.connection import SQL, connect, one_row, scalar, the_row, translated
+from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.writer import Undo, Writer
 from opdata.storage.sqlite.writes import perform

@@ -7,7 +7,7 @@ until the commit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import apsw
 import msgspec
@@ -23,13 +23,13 @@ from opdata.storage.base import (
     Outcome,
     Reply,
     SetStates,
-    StateRow,
     UpsertEntities,
     Write,
 )
+from opdata.storage.records import operator_of
+from opdata.storage.settling import TakenKeys, settle_events, settle_states
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.numbers import EntityNumbers
-from opdata.storage.sqlite.records import operator_of
 
 _found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
 _found_keys: Final = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
@@ -127,56 +127,47 @@ def _append_events(
     connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
     rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
-    outcome = Outcome(refused={}, duplicates={})
     number_of = numbers.find(connection, operator_id, {row.external_id for row in rows})
     taken = _taken_keys(connection, operator_id, {row.idempotency_key for row in rows})
-    events: list[tuple[Any, ...]] = []
-    keys: list[tuple[Any, ...]] = []
-    for position, row in enumerate(rows):
-        number = number_of.get(row.external_id)
-        if number is None:
-            outcome.refused[position] = "NOT_FOUND"
-            continue
-        if row.idempotency_key is not None:
-            first = taken.setdefault(row.idempotency_key, (row.event_id, row.fingerprint))
-            if first[0] != row.event_id:
-                if first[1] == row.fingerprint:
-                    outcome.duplicates[position] = first[0]
-                else:
-                    outcome.refused[position] = "DUPLICATE_CONFLICT"
-                continue
-            keys.append((operator_id, row.idempotency_key, row.event_id, row.fingerprint))
-        occurred_at_ms = row.occurred_at_ms
-        events.append(
-            (operator_id, number, row.event_id, row.event_type, row.data, occurred_at_ms, now_ms)
-        )
-    write_rows(connection, "append_events", events)
-    write_rows(connection, "add_event_keys", keys)
-    return outcome
+    settled = settle_events(rows, number_of, taken)
+    write_rows(
+        connection,
+        "append_events",
+        [
+            (
+                *(operator_id, number, row.event_id, row.event_type),
+                *(row.data, row.occurred_at_ms, now_ms),
+            )
+            for row, number in zip(settled.rows, settled.numbers, strict=True)
+        ],
+    )
+    write_rows(
+        connection,
+        "add_event_keys",
+        [
+            (operator_id, row.idempotency_key, row.event_id, row.fingerprint)
+            for row in settled.keyed
+        ],
+    )
+    return settled.outcome
 
 
 def _set_states(
     connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: SetStates
 ) -> Outcome:
-    outcome = Outcome(refused={})
-    operator_id = write.operator_id
+    operator_id, now_ms = write.operator_id, write.now_ms
     number_of = numbers.find(connection, operator_id, {row.external_id for row in work.rows})
-    overwriting: list[tuple[Any, ...]] = []
-    observing: list[tuple[Any, ...]] = []
-    for position, row in enumerate(work.rows):
-        number = number_of.get(row.external_id)
-        if number is None:
-            outcome.refused[position] = "NOT_FOUND"
-            continue
-        values = _state_values(operator_id, number, row, write.now_ms)
-        (overwriting if row.force else observing).append(values)
-    write_rows(connection, "overwrite_states", overwriting)
-    write_rows(connection, "observe_states", observing)
-    return outcome
-
-
-def _state_values(operator_id: int, number: int, row: StateRow, now_ms: int) -> tuple[Any, ...]:
-    return (operator_id, number, row.state_key, row.value, row.observed_at_ms, now_ms)
+    settled = settle_states(work.rows, number_of)
+    for name, rows in (
+        ("overwrite_states", settled.overwriting),
+        ("observe_states", settled.observing),
+    ):
+        values = [
+            (operator_id, number, row.state_key, row.value, row.observed_at_ms, now_ms)
+            for number, row in rows
+        ]
+        write_rows(connection, name, values)
+    return settled.outcome
 
 
 def _delete_entity(connection: apsw.Connection, write: Write, work: DeleteEntity) -> Outcome:
@@ -199,9 +190,7 @@ def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSett
     return Outcome(settings=operator_of(the_row(connection, "operators", operator_id)).settings)
 
 
-def _taken_keys(
-    connection: apsw.Connection, operator_id: int, keys: set[str | None]
-) -> dict[str, tuple[bytes, bytes | None]]:
+def _taken_keys(connection: apsw.Connection, operator_id: int, keys: set[str | None]) -> TakenKeys:
     names = [key for key in keys if key is not None]
     if not names:
         return {}
