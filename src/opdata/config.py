@@ -26,8 +26,12 @@ _BOUNDS = {
     "max_body_bytes": (64 * 1024, 256 * 1024 * 1024),
     "auth_cache_s": (0, 5),  # a revoked key stops working within 5 s (WIRE.md, keys)
     "busy_timeout_s": (0.1, 300),
+    "statement_timeout_s": (1, 3_600),
+    "db_connections": (1, 1_000),
 }
 
+# Also where it was not written as a URL wants it; what is left out may be too much, never too little.
+_PASSWORD = re.compile(r"(?<=://)([^:/?#]*):.*(?=@)|(?<=[?&])()password=[^&]*&?")
 _QUOTA = re.compile(r"(?P<requests>[0-9]{1,9})/(?P<window_s>[0-9]{1,6})s?")
 
 
@@ -35,7 +39,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a server can be told. Each field is a flag, an environment variable and a TOML key."""
 
     db: str = ""
-    """Database URL, `sqlite:///path`. Empty: `opdata.db` in the data directory."""
+    """Database URL, `sqlite:///path` or `postgresql://user@host/database`. Empty: `opdata.db` in the data directory."""
     data_dir: str = "./opdata-data"
     """Where the embedded database and the master key live."""
     host: str = "127.0.0.1"
@@ -61,7 +65,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     auth_cache_s: float = 2.0
     """How long a worker trusts a key it has looked up, seconds, 0 to 5 (W3)."""
     busy_timeout_s: float = 10.0
-    """How long a write waits for another process's write before 503, seconds."""
+    """How long a write waits for another's lock, or a request for a connection, before 503, seconds."""
+    statement_timeout_s: float = 60.0
+    """How long PostgreSQL may work on one statement before 503, seconds."""
+    db_connections: int = 10
+    """Connections to PostgreSQL that a worker opens at most; two more are for the rate limits."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -85,6 +93,11 @@ def parse_quota(text: str) -> Quota:
     if match is None or not int(match["requests"]) or not int(match["window_s"]):
         raise ConfigError(f"A quota reads requests/seconds, such as 1200/60s, not {text!r}")
     return Quota(int(match["requests"]), int(match["window_s"]))
+
+
+def without_password(url: str) -> str:
+    """A database URL as it may be shown and logged."""
+    return _PASSWORD.sub(r"\1", url)
 
 
 def load_settings(

@@ -30,7 +30,7 @@ from opdata.errors import Conflict, MasterKeyMismatch, MasterKeyMissing, OpdataE
 from opdata.keys import new_key
 from opdata.logs import configure_logging
 from opdata.pii import MASTER_KEY_FILE, KeyRing, create_key_file, load_key_ring
-from opdata.storage import open_store
+from opdata.storage import open_configured
 from opdata.storage.base import Store
 
 DEFAULT_OPERATOR: Final = "default"
@@ -62,7 +62,7 @@ async def initialise(settings: Settings, *, with_key: bool) -> FirstStart | None
     """
     data_dir = Path(settings.data_dir)
     _make_data_dir(data_dir)
-    store = await open_store(settings.database_url, busy_timeout_s=settings.busy_timeout_s)
+    store = await open_configured(settings, migrate=True)
     try:
         checks = await store.key_checks()
         if not settings.master_key and not (data_dir / MASTER_KEY_FILE).exists():
@@ -86,9 +86,7 @@ async def initialise(settings: Settings, *, with_key: bool) -> FirstStart | None
 
 async def make_services(settings: Settings) -> Services:
     """Open what a worker works with. The caller closes `store`. Raises `StartupError`."""
-    store = await open_store(
-        settings.database_url, busy_timeout_s=settings.busy_timeout_s, migrate=False
-    )
+    store = await open_configured(settings, migrate=False)
     ring = load_key_ring(Path(settings.data_dir), settings.master_key)
     await _check_key(store, ring)
     return Services(

@@ -5,6 +5,7 @@ A store joins by adding its factory to `FACTORIES`; no test is changed or left o
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from opdata.storage import open_store
 from opdata.storage.base import Store
 from tests.contract.tenant import NOW_MS, Tenant
+from tests.support.postgres import drop_database, migrated_database, postgres_server
 
 Opener = Callable[[], Awaitable[Store]]
 """Opens the database, which is the same one every time; a second time, as another process would."""
@@ -28,7 +30,30 @@ async def sqlite_database(folder: Path) -> AsyncIterator[Opener]:
     yield lambda: open_store(url, busy_timeout_s=30)
 
 
-FACTORIES: dict[str, Factory] = {"sqlite": sqlite_database}
+def postgres_database(version: int) -> Factory:
+    @asynccontextmanager
+    async def database(_folder: Path) -> AsyncIterator[Opener]:
+        url = migrated_database(postgres_server(version).url)
+        yield lambda: open_store(url, busy_timeout_s=30)
+        drop_database(url)
+
+    return database
+
+
+@asynccontextmanager
+async def other_postgres_database(_folder: Path) -> AsyncIterator[Opener]:
+    url = migrated_database(os.environ["OPDATA_TEST_PG"])
+    yield lambda: open_store(url, busy_timeout_s=30)
+    drop_database(url)
+
+
+FACTORIES: dict[str, Factory] = {
+    "sqlite": sqlite_database,
+    "postgres18": postgres_database(18),
+    "postgres16": postgres_database(16),
+}
+if "OPDATA_TEST_PG" in os.environ:
+    FACTORIES["OPDATA_TEST_PG"] = other_postgres_database
 
 
 @pytest.fixture(params=FACTORIES)

@@ -102,7 +102,7 @@ async def test_one_event_sent_by_many_at_once_is_stored_once(ours: Tenant, reope
     """W42."""
     both = (ours, ours.through(await reopen()))
     await ours.create("p1")
-    rows = [event_row("p1", "same", key="k") for _ in range(24)]
+    rows = [event_row("p1", '"same"', key="k") for _ in range(24)]
     written = await asyncio.gather(*(both[n % 2].append(row) for n, row in enumerate(rows)))
     [event] = await ours.events("p1") or ()
     firsts = [n for n, one in enumerate(written) if not one.duplicates]
@@ -189,7 +189,7 @@ async def test_an_entity_made_anew_through_one_store_is_the_one_the_other_writes
     other = ours.through(await reopen())
     await ours.create("p1")
     for number in range(3):
-        await ours.append(event_row("p1", f"old {number}"))
+        await ours.append(event_row("p1", f'"old {number}"'))
         await other.delete("p1")
         await other.create("p1")
         await ours.append(event_row("p1", str(number)))
@@ -233,7 +233,7 @@ async def test_erasing_that_was_undone_leaves_the_entity_to_writes_beside_it(our
         return_exceptions=True,
     )
     assert [one.refused for one in done if isinstance(one, Written)] == [{}, {}, {}, {}]
-    assert await ours.event_data("p1") == ["3", "2", "1"]
+    assert sorted(await ours.event_data("p1")) == ["1", "2", "3"]
 
 
 async def test_an_operator_created_by_two_at_once_is_created_once(
@@ -285,23 +285,23 @@ async def test_events_go_to_the_new_life_of_an_entity_that_another_store_made_an
     """The old life keeps its events to itself (W26)."""
     theirs = ours.through(await reopen())
     await ours.create("p1")
-    await ours.append(event_row("p1", "old"))
+    await ours.append(event_row("p1", '"old"'))
 
     await theirs.delete("p1")
     await theirs.create("p1")
 
-    assert (await ours.append(event_row("p1", "new"))).refused == {}
-    assert await theirs.event_data("p1") == ["new"]
-    assert await ours.event_data("p1") == ["new"]
+    assert (await ours.append(event_row("p1", '"new"'))).refused == {}
+    assert await theirs.event_data("p1") == ['"new"']
+    assert await ours.event_data("p1") == ['"new"']
 
 
 async def test_an_entity_deleted_and_made_anew_here_takes_its_new_events(ours: Tenant) -> None:
     await ours.create("p1")
-    await ours.append(event_row("p1", "old"))
+    await ours.append(event_row("p1", '"old"'))
     await ours.delete("p1")
 
-    assert (await ours.append(event_row("p1", "late"))).refused == {0: "NOT_FOUND"}
+    assert (await ours.append(event_row("p1", '"late"'))).refused == {0: "NOT_FOUND"}
     await ours.create("p1")
-    await ours.append(event_row("p1", "new"))
+    await ours.append(event_row("p1", '"new"'))
 
-    assert await ours.event_data("p1") == ["new"]
+    assert await ours.event_data("p1") == ['"new"']

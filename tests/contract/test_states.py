@@ -75,12 +75,12 @@ async def test_an_older_observation_does_not_overwrite_and_is_not_refused(
 async def test_an_overwriting_state_counts_as_observed_when_it_says(ours: Tenant) -> None:
     """W28: its `observed_at_ms` is what later observations are measured against."""
     await ours.create("p1")
-    await ours.set_states(state_row("p1", "far", observed_at_ms=LATER_MS))
-    await ours.set_states(state_row("p1", "forced"))
-    await ours.set_states(state_row("p1", "too old", observed_at_ms=NOW_MS - 1))
-    assert await ours.values("p1") == {"balance": "forced"}
-    await ours.set_states(state_row("p1", "newer", observed_at_ms=NOW_MS + 1))
-    assert await ours.values("p1") == {"balance": "newer"}
+    await ours.set_states(state_row("p1", '"far"', observed_at_ms=LATER_MS))
+    await ours.set_states(state_row("p1", '"forced"'))
+    await ours.set_states(state_row("p1", '"too old"', observed_at_ms=NOW_MS - 1))
+    assert await ours.values("p1") == {"balance": '"forced"'}
+    await ours.set_states(state_row("p1", '"newer"', observed_at_ms=NOW_MS + 1))
+    assert await ours.values("p1") == {"balance": '"newer"'}
 
 
 async def test_observations_in_any_order_leave_the_latest(ours: Tenant) -> None:
@@ -99,12 +99,12 @@ async def test_keys_and_entities_do_not_touch_each_others_states(ours: Tenant) -
         state_row("p1", "3", key="risk_score", observed_at_ms=NOW_MS - 5),
     )
     await ours.set_states(
-        state_row("p1", "older", observed_at_ms=NOW_MS),
-        state_row("p2", "newer", observed_at_ms=NOW_MS + 1),
-        state_row("p1", "newer", key="risk_score", observed_at_ms=NOW_MS - 4),
+        state_row("p1", '"older"', observed_at_ms=NOW_MS),
+        state_row("p2", '"newer"', observed_at_ms=NOW_MS + 1),
+        state_row("p1", '"newer"', key="risk_score", observed_at_ms=NOW_MS - 4),
     )
-    assert await ours.values("p1") == {"balance": "1", "risk_score": "newer"}
-    assert await ours.values("p2") == {"balance": "newer"}
+    assert await ours.values("p1") == {"balance": "1", "risk_score": '"newer"'}
+    assert await ours.values("p2") == {"balance": '"newer"'}
 
 
 async def test_overwriting_states_and_observations_go_together_in_one_write(ours: Tenant) -> None:

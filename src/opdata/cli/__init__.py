@@ -56,7 +56,7 @@ app.command(
 )
 app.command("opdata.cli.keys:app", name="keys", help="Create, list and revoke API keys.")
 app.command("opdata.cli.jobs:app", name="jobs", help="List batch jobs and show what became of one.")
-app.command("opdata.cli.db:app", name="db", help="Migrate and check the database.")
+app.command("opdata.cli.db:app", name="db", help="Migrate, check and distribute the database.")
 app.command(
     "opdata.cli.doctor:doctor",
     help="""Check this installation and say what to do about what is wrong.

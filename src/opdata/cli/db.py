@@ -1,4 +1,4 @@
-"""`opdata db`: migrate and check the database."""
+"""`opdata db`: migrate, check and distribute the database."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from cyclopts import App, Parameter
 from opdata.cli.exits import Exit
 from opdata.cli.output import note, print_fields, print_json, say
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened
+from opdata.config import without_password
 from opdata.errors import ConfigError, StartupError
-from opdata.storage import migrate_store
+from opdata.storage import distribute_store, migrate_store
 from opdata.storage.base import StoreReport
 
 _KIB = 1024
 
-app = App(name="db", help="Migrate and check the database.", default_parameter=FLAGS)
+app = App(name="db", help="Migrate, check and distribute the database.", default_parameter=FLAGS)
 
 
 @app.command
@@ -72,6 +73,7 @@ async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
                 "pending": report.pending,
                 "sizeBytes": report.size_bytes,
                 "rows": report.rows,
+                "distributed": report.distributed,
                 "problems": report.problems,
             }
         )
@@ -82,6 +84,7 @@ async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
             ("Store", f"{report.store} {report.version}".strip()),
             ("Schema", report.applied[-1] if report.applied else "-"),
             ("Size", size_text(report.size_bytes)),
+            *([("Distributed", report.distributed)] if report.distributed else []),
             *((table, f"{count:,} rows") for table, count in report.rows.items()),
         ]
     )
@@ -90,6 +93,25 @@ async def check(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
     if not report.problems:
         say("✓ No problems found.")
     return Exit.PROBLEM if report.problems else Exit.OK
+
+
+@app.command
+async def distribute(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = False) -> None:
+    """Spread a PostgreSQL database over the nodes of its Citus cluster.
+
+    Creates the extension, distributes every table by operator_id, and does
+    nothing twice. Add the nodes first, and stop the servers: tables that are
+    moving take no writes.
+    """
+    settings = database.settings()
+    done = await distribute_store(settings.database_url, busy_timeout_s=settings.busy_timeout_s)
+    if as_json:
+        print_json({"done": done})
+        return
+    for line in done:
+        say(line)
+    if not done:
+        note("Every table is distributed.")
 
 
 def size_text(size_bytes: int) -> str:
@@ -105,7 +127,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def _unopened(url: str, problem: str) -> StoreReport:
-    store, _, path = url.partition("://")
+    store, _, path = without_password(url).partition("://")
     return StoreReport(
         store=store,
         location=path.removeprefix("/"),

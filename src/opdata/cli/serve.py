@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from opdata.cli.output import is_terminal
 from opdata.cli.settings_flags import settings_signature
 from opdata.cli.stores import database_flags
-from opdata.config import Settings, load_settings
+from opdata.config import Settings, load_settings, without_password
 
 if TYPE_CHECKING:
     from opdata.server import FirstStart
@@ -67,7 +67,7 @@ def banner(settings: Settings, port: int, first: FirstStart | None) -> str:
     lines = [
         f"API       {url}/operator-data-api",
         f"API docs  {url}/docs",
-        f"Database  {settings.database_url}",
+        f"Database  {without_password(settings.database_url)}",
         "",
     ]
     if first is not None and first.key is not None:

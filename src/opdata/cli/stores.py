@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from opdata import storage
 from opdata.cli.exits import UnknownName
-from opdata.config import Settings, load_settings
+from opdata.config import Settings, load_settings, without_password
 from opdata.model import Operator
 from opdata.storage.base import Store
 
@@ -28,7 +28,10 @@ class Database:
 
     db: Annotated[
         str | None,
-        Parameter(help="Database URL, sqlite:///path. Unset: opdata.db in the data directory."),
+        Parameter(
+            help="Database URL, sqlite:///path or postgresql://user@host/database. "
+            "Unset: opdata.db in the data directory."
+        ),
     ] = None
     data_dir: Annotated[
         str | None,
@@ -55,9 +58,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
 
     Never creates one: a mistyped path is an error and not a new, empty database.
     """
-    store = await storage.open_store(
-        settings.database_url, busy_timeout_s=settings.busy_timeout_s, migrate=False
-    )
+    store = await storage.open_configured(settings, migrate=False)
     try:
         yield store
     finally:
@@ -93,7 +94,7 @@ def database_flags(settings: Settings, *, anywhere: bool = False) -> str:
     default = Settings()
     flags = ""
     if settings.db != default.db:
-        flags += f" --db {shlex.quote(settings.db)}"
+        flags += f" --db {shlex.quote(without_password(settings.db))}"
     if anywhere or settings.data_dir != default.data_dir:
         flags += f" --data-dir {shlex.quote(str(Path(settings.data_dir).absolute()))}"
     return flags

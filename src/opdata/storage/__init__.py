@@ -4,31 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
+from opdata.config import Settings, without_password
 from opdata.errors import ConfigError
 from opdata.storage.base import Store
 
-__all__ = ["Store", "migrate_store", "open_store"]
+__all__ = [
+    "Store",
+    "distribute_store",
+    "is_embedded",
+    "migrate_store",
+    "open_configured",
+    "open_store",
+]
 
 
 class _StorePackage(Protocol):
     """What a store's package offers."""
 
-    async def open_(self, url: str, *, busy_timeout_s: float, migrate: bool) -> Store: ...
+    async def open_(
+        self,
+        url: str,
+        *,
+        busy_timeout_s: float,
+        statement_timeout_s: float,
+        connections: int,
+        migrate: bool,
+    ) -> Store: ...
     async def migrate(self, url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]: ...
+    async def distribute(self, url: str, *, busy_timeout_s: float) -> Sequence[str]: ...
 
 
-_PACKAGES = {"sqlite": "opdata.storage.sqlite"}
+_POSTGRES: Final = "opdata.storage.postgres"
+_PACKAGES: Final = {
+    "sqlite": "opdata.storage.sqlite",
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+}
 
 
-async def open_store(url: str, *, busy_timeout_s: float = 10.0, migrate: bool = True) -> Store:
-    """Open the database at `url`, creating and migrating it if need be.
+async def open_store(
+    url: str,
+    *,
+    busy_timeout_s: float = 10.0,
+    statement_timeout_s: float = 60.0,
+    connections: int = 10,
+    migrate: bool = True,
+) -> Store:
+    """Open the database at `url`, migrating it if need be; an SQLite one is created, too.
 
-    Raises `ConfigError` for a URL no store knows, `DatabaseTooNew`, `DatabaseNotMigrated` (when
-    `migrate` is off and something is pending), and `Unavailable`.
+    A write waits up to `busy_timeout_s` for another's lock, and for a connection. `connections` is
+    how many a server store opens at most, `statement_timeout_s` how long it lets a statement run;
+    the embedded store has no use for either. Raises `ConfigError` for a URL no store knows,
+    `DatabaseTooNew`, `DatabaseNotMigrated` (when `migrate` is off and something is pending),
+    `StartupError` for a database that will not do, and `Unavailable`.
     """
-    return await _package_of(url).open_(url, busy_timeout_s=busy_timeout_s, migrate=migrate)
+    return await _package_of(url).open_(
+        url,
+        busy_timeout_s=busy_timeout_s,
+        statement_timeout_s=statement_timeout_s,
+        connections=connections,
+        migrate=migrate,
+    )
+
+
+async def open_configured(settings: Settings, *, migrate: bool) -> Store:
+    """Open the database that the settings name; see `open_store`."""
+    return await open_store(
+        settings.database_url,
+        busy_timeout_s=settings.busy_timeout_s,
+        statement_timeout_s=settings.statement_timeout_s,
+        connections=settings.db_connections,
+        migrate=migrate,
+    )
 
 
 async def migrate_store(
@@ -41,9 +90,27 @@ async def migrate_store(
     return await _package_of(url).migrate(url, busy_timeout_s=busy_timeout_s, dry_run=dry_run)
 
 
+async def distribute_store(url: str, *, busy_timeout_s: float = 10.0) -> Sequence[str]:
+    """Spread the database at `url` over the nodes of its cluster; return what was done, in words.
+
+    Does what is left to do, and nothing twice. Raises `ConfigError` for a store that cannot be
+    distributed, `StartupError` for a server that cannot, and as `open_store` does.
+    """
+    return await _package_of(url).distribute(url, busy_timeout_s=busy_timeout_s)
+
+
+def is_embedded(url: str) -> bool:
+    """Whether the database is a file of this machine's, and nobody's server."""
+    return _PACKAGES.get(url.partition("://")[0]) != _POSTGRES
+
+
 def _package_of(url: str) -> _StorePackage:
     """The package of the store that a URL names; a store's driver is loaded only when it is used."""
     scheme, _, _ = url.partition("://")
     if scheme not in _PACKAGES:
-        raise ConfigError(f"No store for {scheme or url!r}: --db takes sqlite:///path")
+        message = (
+            f"No store for {scheme or without_password(url)!r}: "
+            "--db takes sqlite:///path or postgresql://user@host/database"
+        )
+        raise ConfigError(message)
     return cast("_StorePackage", import_module(_PACKAGES[scheme]))

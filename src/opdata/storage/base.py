@@ -219,7 +219,10 @@ class Taken(Struct, frozen=True):
 
 
 class StoreReport(Struct, frozen=True):
-    """What `opdata db check` says of a database. `problems` is empty when all is well."""
+    """What `opdata db check` says of a database. `problems` is empty when all is well.
+
+    `distributed` says in words over what the tables are spread; None when they are in one place.
+    """
 
     store: str
     location: str
@@ -229,6 +232,7 @@ class StoreReport(Struct, frozen=True):
     size_bytes: int
     rows: Mapping[str, int]
     problems: Sequence[str]
+    distributed: str | None = None
 
 
 class Store(Protocol):

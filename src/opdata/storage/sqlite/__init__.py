@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from opdata.errors import StartupError
+from opdata.errors import ConfigError, StartupError
 from opdata.storage.sqlite.connection import (
     connect,
     create_file,
@@ -21,10 +21,17 @@ from opdata.storage.sqlite.schema import known_names, require_migrated, require_
 from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
 
-__all__ = ["SqliteStore", "migrate", "open_", "path_of"]
+__all__ = ["SqliteStore", "distribute", "migrate", "open_", "path_of"]
 
 
-async def open_(url: str, *, busy_timeout_s: float, migrate: bool) -> SqliteStore:
+async def open_(
+    url: str,
+    *,
+    busy_timeout_s: float,
+    statement_timeout_s: float,  # noqa: ARG001 - for a server's store
+    connections: int,  # noqa: ARG001
+    migrate: bool,
+) -> SqliteStore:
     """Open the database of a `sqlite:///` URL; see `open_store`."""
     path = path_of(url)
     await asyncio.to_thread(_prepare, path, busy_timeout_s, migrate=migrate)
@@ -34,6 +41,15 @@ async def open_(url: str, *, busy_timeout_s: float, migrate: bool) -> SqliteStor
 async def migrate(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
     """Apply pending migrations, or with `dry_run` only name them."""
     return await asyncio.to_thread(_migrate, path_of(url), busy_timeout_s, dry_run=dry_run)
+
+
+async def distribute(url: str, *, busy_timeout_s: float) -> Sequence[str]:  # noqa: ARG001 - see below
+    """Raise `ConfigError`: one file is on one machine."""
+    message = (
+        f"{url} is one file on one machine and cannot be distributed; opdata copy moves an "
+        "installation to a PostgreSQL server, which can"
+    )
+    raise ConfigError(message)
 
 
 def _prepare(path: Path, busy_timeout_s: float, *, migrate: bool) -> None:

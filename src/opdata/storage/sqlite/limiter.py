@@ -13,14 +13,12 @@ import apsw
 
 from opdata.model import Quota
 from opdata.storage.base import Taken
+from opdata.storage.buckets import bucket_of, taken_of
 from opdata.storage.sqlite.connection import create_file, translated, use_log, wait_when_busy
 
 _WAIT_S: Final = 2.0
 
-# GCRA, the generic cell rate algorithm: `full_at_us` is when the bucket will be full again. A
-# request moves it on by one emission interval, and is refused if that would take it further than
-# a whole bucket from now. A clock set back must not lock anyone out for longer than that either:
-# what is stored is brought within it, so that the wait is counted on the new clock.
+# ?3 is now, ?4 the interval, ?5 the bucket's size; see opdata.storage.buckets.
 _TAKE: Final = """
 INSERT INTO buckets (operator_id, category, full_at_us) VALUES (?1, ?2, ?3 + ?4)
 ON CONFLICT (operator_id, category) DO UPDATE
@@ -48,27 +46,18 @@ class Limiter:
 
     def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
         """Take one request from the quota, atomically. Raises `Unavailable`."""
-        now_us = now_ms * 1000
-        interval_us = max(1, quota.window_s * 1_000_000 // quota.requests)
-        bucket_us = interval_us * quota.requests
+        bucket = bucket_of(quota, now_ms)
+        key = (operator_id, category)
         with translated():
             row = self._connection.execute(
-                _TAKE, (operator_id, category, now_us, interval_us, bucket_us)
+                _TAKE, (*key, bucket.now_us, bucket.interval_us, bucket.size_us)
             ).fetchone()
             granted = row is not None
             if not granted:
-                row = self._connection.execute(_LOOK, (operator_id, category)).fetchone()
-                if row and row[0] > now_us + bucket_us:
-                    self._connection.execute(
-                        _BRING_NEAR, (operator_id, category, now_us + bucket_us)
-                    )
-        used_us = min(row[0] - now_us, bucket_us) if row else 0
-        return Taken(
-            granted=granted,
-            remaining=max(0, (bucket_us - used_us) // interval_us),
-            reset_s=max(0, used_us) / 1_000_000,
-            retry_after_s=0 if granted else (used_us + interval_us - bucket_us) / 1_000_000,
-        )
+                row = self._connection.execute(_LOOK, key).fetchone()
+                if row and row[0] > bucket.latest_us:
+                    self._connection.execute(_BRING_NEAR, (*key, bucket.latest_us))
+        return taken_of(bucket, row[0] if row else None, granted=granted)
 
     def close(self) -> None:
         """Release the file."""

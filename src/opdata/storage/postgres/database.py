@@ -1,0 +1,207 @@
+"""A pool of connections, and transactions on it: retried, bounded in time, and never in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Self, TypeVar
+
+import asyncpg
+from msgspec import Struct
+
+from opdata.errors import Unavailable
+from opdata.storage.postgres.connection import (
+    SQL,
+    Connection,
+    ConnectionOptions,
+    connect_arguments,
+    translated,
+)
+
+T = TypeVar("T")
+
+_TRIES: Final = 8
+_FIRST_PAUSE_S: Final = 0.002
+_OUTCOME_PAUSE_S: Final = 0.1
+_IDLE_S: Final = 300.0
+_CLOSE_S: Final = 5.0
+NUMBERS_A_BLOCK: Final = 8_192
+"""Numbers for new rows that a transaction has; more than the items of any batch."""
+
+
+class CreatedMeanwhile(Exception):
+    """Another transaction has made a row that this one had found missing: it has to start over."""
+
+
+_TRY_AGAIN: Final = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+
+class Transaction(Struct, frozen=True):
+    """A transaction under way. `attempt` counts from 0; `first_number` begins its block of numbers."""
+
+    connection: Connection
+    attempt: int
+    first_number: int
+
+
+class Database:
+    """Connections to one server, at most `connections` of them, opened when they are wanted.
+
+    Every method raises `Unavailable` when the server cannot be had or does not answer in time.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], busy_timeout_s: float) -> None:
+        self._pool = pool
+        self._busy_timeout_s = busy_timeout_s
+        self._closed = False
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def open(
+        cls, options: ConnectionOptions, *, connections: int, **session_settings: str
+    ) -> Self:
+        """A pool on this event loop. `session_settings` are set on each connection, beside ours."""
+        pool = await asyncpg.create_pool(
+            **connect_arguments(options, **session_settings),
+            min_size=0,
+            max_size=connections,
+            max_queries=2**62,
+            max_inactive_connection_lifetime=_IDLE_S,
+            reset=_as_it_is,
+        )
+        return cls(pool, options.busy_timeout_s)
+
+    async def close(self) -> None:
+        """Finish what is under way and hang up."""
+        self._closed = True
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+        try:
+            await asyncio.wait_for(self._pool.close(), _CLOSE_S)
+        except (OSError, asyncpg.InterfaceError):
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for a while, waiting for one no longer than for another's lock."""
+        if self._closed:
+            raise Unavailable
+        async with self._acquired() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await self._pool.acquire(timeout=self._busy_timeout_s)
+            try:
+                yield connection
+            finally:
+                # Letting go of a connection that has broken raises nothing that matters any more.
+                with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                    await self._pool.release(connection, timeout=_CLOSE_S)
+
+    async def rows(self, name: str, *values: object) -> list[asyncpg.Record]:
+        """The rows of a named query, in one snapshot."""
+        async with self.connection() as connection:
+            return await connection.fetch(SQL[name], *values)
+
+    async def row(self, name: str, *values: object) -> asyncpg.Record | None:
+        """The only row of a named query, if it has one."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(SQL[name], *values)
+
+    async def run(self, name: str, *values: object) -> None:
+        """Run a named statement by itself."""
+        async with self.connection() as connection:
+            await connection.execute(SQL[name], *values)
+
+    async def transaction(
+        self, work: Callable[[Transaction], Awaitable[T]], *, undo: bool = False
+    ) -> T:
+        """Do the work in a transaction and commit it, or with `undo` roll it back; return its result.
+
+        The work is done over when it lost a race, so it must be repeatable. It goes on when whoever
+        waits for it stops waiting. When the connection breaks at the commit the database is asked
+        what became of the transaction: an answer of success or of `Unavailable` is always true.
+        """
+        if self._closed:
+            raise Unavailable
+        task = asyncio.create_task(self._tried(work, undo=undo))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _tried(self, work: Callable[[Transaction], Awaitable[T]], *, undo: bool) -> T:
+        lost: Exception | None = None
+        for attempt in range(_TRIES):
+            if lost is not None:
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))  # noqa: S311 - jitter
+            try:
+                return await self._once(work, attempt, undo=undo)
+            except CreatedMeanwhile as error:
+                lost = error
+            except Unavailable as error:
+                if not isinstance(error.__cause__, _TRY_AGAIN):
+                    raise
+                lost = error.__cause__
+        raise Unavailable from lost
+
+    async def _once(
+        self, work: Callable[[Transaction], Awaitable[T]], attempt: int, *, undo: bool
+    ) -> T:
+        async with self._acquired() as connection:
+            await connection.execute("BEGIN")
+            try:
+                opening = await connection.fetchrow(SQL["open_write"])
+                assert opening is not None
+                first_number = opening["block"] * NUMBERS_A_BLOCK
+                result = await work(Transaction(connection, attempt, first_number))
+            except BaseException:
+                # If this fails too the connection is gone, and the transaction with it.
+                with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                    await connection.execute("ROLLBACK")
+                raise
+            if undo:
+                await connection.execute("ROLLBACK")
+                return result
+            try:
+                with translated():
+                    ended = await connection.execute("COMMIT")
+            except Unavailable as error:
+                broken = error
+            else:
+                if ended != "COMMIT":  # what PostgreSQL says when it has rolled back instead
+                    raise Unavailable
+                return result
+        if await self._was_committed(opening["xact_id"], broken):
+            return result
+        raise broken
+
+    async def _was_committed(self, xact_id: str, broken: Unavailable) -> bool:
+        """What became of a transaction whose commit was not answered."""
+        deadline = time.monotonic() + self._busy_timeout_s
+        while time.monotonic() < deadline:
+            with suppress(Unavailable):
+                async with self._acquired() as connection:
+                    outcome = await connection.fetchval(SQL["outcome_of"], xact_id)
+                if outcome == "committed":
+                    return True
+                if outcome == "aborted":
+                    return False
+            await asyncio.sleep(_OUTCOME_PAUSE_S)
+        message = (
+            "The database went away at the very end of this request: it was written whole or not at "
+            "all. Send it again; with its Idempotency-Key nothing is done twice."
+        )
+        raise Unavailable(message) from broken.__cause__
+
+
+async def _as_it_is(_connection: Connection) -> None:
+    """Put a connection back without the driver's reset, a round trip: nothing of ours stays in it."""

@@ -1,0 +1,61 @@
+"""Looking up which entity a name means, remembered for as long as the operator erases nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from opdata.storage.numbers import KnownNumbers
+from opdata.storage.postgres.connection import SQL, Connection, joined
+
+
+class EntityNumbers:
+    """`entity_no` of live entities, for one process.
+
+    A name keeps its number until the entity is erased, and every erasure counts up `erasures` of its
+    operator in the same transaction. So one number read at the start of a transaction tells whether
+    all that is remembered of the operator held at that moment.
+    """
+
+    def __init__(self) -> None:
+        self._known = KnownNumbers()
+        self._erasures: dict[int, int] = {}
+
+    async def find(
+        self, connection: Connection, operator_id: int, names: set[str]
+    ) -> Mapping[str, int]:
+        """The number of each name that is live; the mapping may hold others of the operator too."""
+        erasures = await connection.fetchval(SQL["erasures"], operator_id)
+        known = self._as_of(operator_id, erasures)
+        # Sorted, because neighbours in the index are found one after the other.
+        unknown = sorted(names - known.keys())
+        if not unknown:
+            return known
+        found, erasures_then = await _look_up(connection, operator_id, unknown)
+        if erasures_then != erasures:
+            # Somebody has erased since: all of them anew, as of one moment.
+            known = {}
+            found, erasures_then = await _look_up(connection, operator_id, sorted(names))
+        # Others have used the memory meanwhile: it may be of another moment now.
+        if self._erasures.get(operator_id) == erasures_then:
+            self._known.learn(operator_id, found, names)
+        return {name: known[name] for name in names if name in known} | found
+
+    def _as_of(self, operator_id: int, erasures: int | None) -> Mapping[str, int]:
+        """What is remembered as of that many erasures: nothing, if it was as of another number."""
+        if self._erasures.get(operator_id) != erasures:
+            self._known.forget(operator_id)
+            if erasures is not None:
+                self._erasures[operator_id] = erasures
+        return self._known.of(operator_id)
+
+
+async def _look_up(
+    connection: Connection, operator_id: int, names: list[str]
+) -> tuple[dict[str, int], int | None]:
+    """The numbers of those names that are live, and the operator's erasures at the same moment."""
+    row = await connection.fetchrow(SQL["find_entity_numbers"], operator_id, joined(names))
+    if row is None:
+        return {}, None  # no such operator
+    positions, numbers, erasures = row
+    pairs = zip(positions, numbers, strict=True)
+    return {names[at - 1]: number for at, number in pairs if at is not None}, erasures

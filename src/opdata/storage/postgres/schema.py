@@ -1,0 +1,166 @@
+"""The schema `opdata`: creating it, migrating it, and looking it over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from opdata.clock import now_ms
+from opdata.config import without_password
+from opdata.errors import StartupError, Unavailable
+from opdata.storage.base import StoreReport
+from opdata.storage.migrate import Migration, find_migrations, pending, refuse_pending
+from opdata.storage.postgres.connection import SQL, Connection
+from opdata.storage.postgres.distribution import find_distribution
+
+TABLES: Final = (
+    *("operators", "api_keys", "entities", "events", "event_keys", "states", "jobs"),
+    *("idempotency_records", "rate_buckets"),
+)
+"""Those with an `operator_id`."""
+
+_COUNTED: Final = ("operators", "api_keys", "entities", "events", "states", "jobs")
+_LOCK: Final = 8025411762441018  # any number that is no other program's; advisory, in this database
+_CREATE: Final = (
+    "CREATE SCHEMA opdata",
+    "CREATE TABLE opdata.migrations (name TEXT PRIMARY KEY, applied_at_ms BIGINT NOT NULL)",
+)
+_END_OF_STATEMENT: Final = re.compile(r";[ \t]*$", re.MULTILINE)
+
+# What would stop the database from being distributed, or from staying so (docs/scaling.md).
+_RULES: Final = """
+SELECT format('key %s does not begin with operator_id', i.indexrelid::regclass)
+FROM pg_index AS i
+JOIN pg_class AS t ON t.oid = i.indrelid
+WHERE t.relnamespace = 'opdata'::regnamespace AND t.relname = ANY ($1) AND i.indisunique
+    AND pg_get_indexdef(i.indexrelid, 1, true) <> 'operator_id'
+UNION ALL
+SELECT format('%s.operator_id is not BIGINT NOT NULL', t.oid::regclass)
+FROM pg_class AS t
+LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attname = 'operator_id'
+WHERE t.relnamespace = 'opdata'::regnamespace AND t.relname = ANY ($1) AND t.relkind IN ('r', 'p')
+    AND (a.atttypid IS DISTINCT FROM 'bigint'::regtype OR NOT a.attnotnull)
+UNION ALL
+SELECT format('%s is unlogged: a crash empties it', t.oid::regclass)
+FROM pg_class AS t
+WHERE t.relnamespace = 'opdata'::regnamespace AND t.relpersistence = 'u'
+UNION ALL
+SELECT format('%s has trigger %s', g.tgrelid::regclass, g.tgname)
+FROM pg_trigger AS g
+JOIN pg_class AS t ON t.oid = g.tgrelid
+WHERE t.relnamespace = 'opdata'::regnamespace AND NOT g.tgisinternal
+    -- The distributing extension's own, which keep a table on the coordinator from being emptied.
+    AND g.tgname NOT LIKE 'truncate\\_trigger%' AND g.tgname NOT LIKE 'citus\\_%'
+UNION ALL
+SELECT format('index %s is not valid; REINDEX it', i.indexrelid::regclass)
+FROM pg_index AS i
+JOIN pg_class AS t ON t.oid = i.indrelid
+WHERE t.relnamespace = 'opdata'::regnamespace AND NOT i.indisvalid
+"""
+_DURABILITY: Final = {
+    "fsync": "what was acknowledged is lost when the machine stops",
+    "synchronous_commit": "what was acknowledged is lost when the server stops",
+    "full_page_writes": "a page that was half written stays broken",
+}
+
+
+async def migrate(connection: Connection, *, dry_run: bool = False) -> Sequence[str]:
+    """Apply what is pending, each migration in a transaction; return the names.
+
+    Several processes may do this at once: each looks again once it has the lock, which the
+    transaction holds. Killed at any moment, it leaves the schema of before or after a migration.
+    Raises `DatabaseTooNew`, `StartupError` for a schema `opdata` that is not ours.
+    """
+    todo = pending(known_migrations(), await _applied(connection))
+    names = []
+    for migration in () if dry_run else todo:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            applied = await _applied(connection)
+            if migration.name in applied:
+                continue
+            if not applied and not await _has_schema(connection):
+                for statement in _CREATE:
+                    await connection.execute(statement)
+            for statement in statements(migration.sql):
+                await connection.execute(statement)
+            await connection.execute(
+                "INSERT INTO opdata.migrations (name, applied_at_ms) VALUES ($1, $2)",
+                *(migration.name, now_ms()),
+            )
+        names.append(migration.name)
+    return [migration.name for migration in todo] if dry_run else names
+
+
+def statements(sql: str) -> Sequence[str]:
+    """The statements of a migration, to be executed one by one: each ends a line with its `;`."""
+    parts = (part.strip() for part in _END_OF_STATEMENT.split(sql))
+    return [part for part in parts if part]
+
+
+async def require_ready(connection: Connection) -> None:
+    """Raise unless the schema is this code's and takes writes.
+
+    `DatabaseNotMigrated`, `DatabaseTooNew`; `Unavailable` for a standby, which may be promoted.
+    """
+    refuse_pending(pending(known_migrations(), await _applied(connection)))
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        message = "The database is a standby and takes no writes"
+        raise Unavailable(message)
+
+
+async def inspect(connection: Connection, url: str) -> StoreReport:
+    """Versions, sizes, row counts, settings that lose data, and rules that are broken."""
+    applied = await _applied(connection)
+    todo = [migration.name for migration in pending(known_migrations(), applied)]
+    problems = [f"migration {name} is pending; run: opdata db migrate" for name in todo]
+    for setting, consequence in _DURABILITY.items():
+        if await connection.fetchval("SELECT current_setting($1)", setting) == "off":
+            problems.append(f"{setting} is off in this database: {consequence}")
+    problems += [row[0] for row in await connection.fetch(_RULES, list(TABLES))]
+    distribution = await find_distribution(connection)
+    size = "citus_total_relation_size" if distribution else "pg_total_relation_size"
+    size_bytes = 0
+    rows = {}
+    present = await connection.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'opdata'::regnamespace AND relkind = 'r'"
+    )
+    for (table,) in present:
+        # Those on every node are counted as any other table is.
+        spread = distribution is not None and table in distribution.tables
+        measure = size if spread else "pg_total_relation_size"
+        size_bytes += await connection.fetchval(f"SELECT {measure}('opdata.{table}'::regclass)")
+    for table in _COUNTED:
+        if any(name == table for (name,) in present):
+            rows[table] = await connection.fetchval(f"SELECT count(*) FROM opdata.{table}")
+    return StoreReport(
+        store="postgresql",
+        location=without_password(url),
+        version=await connection.fetchval("SHOW server_version"),
+        applied=sorted(applied),
+        pending=todo,
+        size_bytes=size_bytes,
+        rows=rows,
+        problems=problems,
+        distributed=None if distribution is None else distribution.summary,
+    )
+
+
+def known_migrations() -> Sequence[Migration]:
+    """All migrations of this store, in order."""
+    return find_migrations(__package__)
+
+
+async def _applied(connection: Connection) -> set[str]:
+    if await connection.fetchval("SELECT to_regclass('opdata.migrations')") is None:
+        if await _has_schema(connection):
+            message = "The database has a schema opdata of another program; nothing was touched"
+            raise StartupError(message)
+        return set()
+    return {row[0] for row in await connection.fetch(SQL["applied_migrations"])}
+
+
+async def _has_schema(connection: Connection) -> bool:
+    found = await connection.fetchval("SELECT to_regnamespace('opdata')")
+    return found is not None

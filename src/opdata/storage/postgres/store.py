@@ -1,0 +1,303 @@
+"""The server store: PostgreSQL, shared by any number of processes and hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import asyncpg
+import msgspec
+
+from opdata.errors import Conflict, OpdataError
+from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
+from opdata.storage.base import (
+    IDEMPOTENCY_TTL_MS,
+    DeleteEntity,
+    EventQuery,
+    JobQuery,
+    Reply,
+    StoreReport,
+    Taken,
+    Write,
+)
+from opdata.storage.buckets import bucket_of, taken_of
+from opdata.storage.postgres.connection import SQL, ConnectionOptions, joined
+from opdata.storage.postgres.database import Database, Transaction
+from opdata.storage.postgres.numbers import EntityNumbers
+from opdata.storage.postgres.schema import inspect, require_ready
+from opdata.storage.postgres.writes import perform
+from opdata.storage.records import (
+    Row,
+    entity_of,
+    event_of,
+    job_of,
+    key_of,
+    operator_of,
+    state_of,
+)
+
+T = TypeVar("T")
+
+_LIMITER_CONNECTIONS: Final = 2
+_PURGE_STEP: Final = 1_000
+_FIRST_MS: Final = -(2**62)
+_LAST_MS: Final = 2**62
+_AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
+
+
+class PostgresStore:
+    """A `Store` in one PostgreSQL database. Its methods are called from one event loop."""
+
+    def __init__(self, options: ConnectionOptions, database: Database, limiter: Database) -> None:
+        self._options = options
+        self._database = database
+        self._limiter = limiter
+        self._numbers = EntityNumbers()
+        self._vacuum: asyncio.Task[None] | None = None
+        self._erased = False
+
+    @classmethod
+    async def open(cls, options: ConnectionOptions, *, connections: int) -> PostgresStore:
+        """A store on a database that is known to be migrated."""
+        return cls(
+            options,
+            await Database.open(options, connections=connections),
+            # A token need not survive a crash of the server: buckets are fuller then, by what the
+            # last moments took. It must not wait for a flush, nor for a connection behind batches.
+            await Database.open(
+                options, connections=_LIMITER_CONNECTIONS, synchronous_commit="off"
+            ),
+        )
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._database.close()
+        await self._limiter.close()
+        if self._vacuum is not None:
+            await asyncio.wait([self._vacuum])
+
+    async def ping(self) -> None:
+        """See `Store.ping`."""
+        async with self._database.connection() as connection:
+            await require_ready(connection)
+
+    async def report(self) -> StoreReport:
+        """See `Store.report`."""
+        async with self._database.connection() as connection:
+            return await inspect(connection, self._options.url)
+
+    async def write(self, write: Write) -> Reply:
+        """See `Store.write`."""
+
+        async def work(transaction: Transaction) -> Reply:
+            return await perform(transaction, self._numbers, write)
+
+        reply = await self._database.transaction(work, undo=write.dry_run)
+        if isinstance(write.work, DeleteEntity) and not write.dry_run:
+            self._vacuum_soon()
+        return reply
+
+    async def entity(self, operator_id: int, external_id: str) -> Entity | None:
+        """See `Store.entity`."""
+        row = await self._database.row("entity", operator_id, external_id)
+        return entity_of(tuple(row)) if row else None
+
+    async def entities(
+        self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
+    ) -> Sequence[Entity]:
+        """See `Store.entities`."""
+        rows = await self._database.rows("entities", operator_id, after or "", entity_type, limit)
+        return [entity_of(tuple(row)) for row in rows]
+
+    async def events(
+        self, operator_id: int, external_id: str, query: EventQuery
+    ) -> Sequence[Event] | None:
+        """See `Store.events`."""
+        from_ms = _FIRST_MS if query.from_ms is None else query.from_ms
+        before = query.before or (_LAST_MS, 0)
+        if query.to_ms is not None:
+            # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
+            before = min(before, (query.to_ms, 0))
+        values = (operator_id, external_id, from_ms, *before, query.event_type, query.limit)
+        rows = await self._database.rows("events", *values)
+        return _below([tuple(row) for row in rows], event_of)
+
+    async def states(
+        self, operator_id: int, external_id: str, state_key: str | None = None
+    ) -> Sequence[State] | None:
+        """See `Store.states`."""
+        rows = await self._database.rows("states", operator_id, external_id, state_key)
+        return _below([tuple(row) for row in rows], state_of)
+
+    async def job(self, operator_id: int, job_id: str) -> Job | None:
+        """See `Store.job`."""
+        row = await self._database.row("job", operator_id, job_id)
+        return job_of(tuple(row)) if row else None
+
+    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+        """See `Store.jobs`."""
+        before = query.before or (_LAST_MS, _AFTER_ANY_JOB)
+        values = (query.status, query.type, *before, query.limit)
+        if query.operator_id is None:
+            rows = await self._database.rows("jobs_of_all", *values)
+        else:
+            rows = await self._database.rows("jobs", query.operator_id, *values)
+        return [job_of(tuple(row)) for row in rows]
+
+    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
+        """See `Store.create_operator`."""
+
+        async def work(transaction: Transaction) -> Operator:
+            connection = transaction.connection
+            await connection.execute(SQL["lock_operator_names"])
+            if await connection.fetchval(SQL["operator_named"], name) is not None:
+                message = f"There is an operator named {name!r} already"
+                raise Conflict(message)
+            operator_id = await connection.fetchval(SQL["last_operator"]) + 1
+            row = await connection.fetchrow(
+                SQL["create_operator"], operator_id, name, key_salt, now_ms
+            )
+            assert row is not None
+            return operator_of(tuple(row))
+
+        return await self._database.transaction(work)
+
+    async def operators(self) -> Sequence[Operator]:
+        """See `Store.operators`."""
+        return [operator_of(tuple(row)) for row in await self._database.rows("operators")]
+
+    async def operator(self, operator_id: int) -> Operator | None:
+        """See `Store.operator`."""
+        row = await self._database.row("operator", operator_id)
+        return operator_of(tuple(row)) if row else None
+
+    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
+        """See `Store.set_limits`."""
+        await self._database.run("set_limits", operator_id, msgspec.json.encode(limits).decode())
+
+    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
+        """See `Store.create_key`."""
+        await self._database.run(
+            "create_key",
+            *(key.operator_id, key.key_id, key.label, key_hash, key.masked_key, key.created_at_ms),
+        )
+
+    async def keys(self, operator_id: int) -> Sequence[ApiKey]:
+        """See `Store.keys`."""
+        return [key_of(tuple(row)) for row in await self._database.rows("keys", operator_id)]
+
+    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
+        """See `Store.authenticate`."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(SQL["authenticate"], key_hash)
+            if row is None:
+                return None
+            key = key_of(tuple(row))
+            owner = await connection.fetchrow(SQL["operator"], key.operator_id)
+        return (key, operator_of(tuple(owner))) if owner else None
+
+    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
+        """See `Store.relabel_key`."""
+        row = await self._database.row("relabel_key", operator_id, key_id, label)
+        return key_of(tuple(row)) if row else None
+
+    async def revoke_key(
+        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
+    ) -> ApiKey | None:
+        """See `Store.revoke_key`."""
+
+        async def work(transaction: Transaction) -> ApiKey | None:
+            connection = transaction.connection
+            locked = await connection.fetch(SQL["lock_keys"], operator_id)
+            active = {name for name, revoked_at_ms in locked if revoked_at_ms is None}
+            if key_id in active:
+                if keep_last and active == {key_id}:
+                    message = "This is the operator's last active key; create another one first"
+                    raise Conflict(message)
+                await connection.execute(SQL["revoke_key"], operator_id, key_id, now_ms)
+            row = await connection.fetchrow(SQL["key"], operator_id, key_id)
+            return key_of(tuple(row)) if row else None
+
+        return await self._database.transaction(work)
+
+    async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
+        """See `Store.touch_keys`."""
+        values = joined(list(used_at_ms)), joined([str(at_ms) for at_ms in used_at_ms.values()])
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.connection.execute(SQL["touch_keys"], *values)
+
+        # Two processes may touch the same keys in different orders: the one that loses tries again.
+        await self._database.transaction(work)
+
+    async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
+        """See `Store.take`."""
+        bucket = bucket_of(quota, now_ms)
+        async with self._limiter.connection() as connection:
+            values = (bucket.now_us, bucket.interval_us, bucket.size_us)
+            full_at_us = await connection.fetchval(SQL["take"], operator_id, category, *values)
+            granted = full_at_us is not None
+            if not granted:
+                full_at_us = await connection.fetchval(SQL["bucket"], operator_id, category)
+                if full_at_us is not None and full_at_us > bucket.latest_us:
+                    await connection.execute(
+                        SQL["bring_near"], operator_id, category, bucket.latest_us
+                    )
+        return taken_of(bucket, full_at_us, granted=granted)
+
+    async def key_checks(self) -> Mapping[int, bytes]:
+        """See `Store.key_checks`."""
+        return {row[0]: row[1] for row in await self._database.rows("key_checks")}
+
+    async def add_key_check(self, key_id: int, check: bytes) -> None:
+        """See `Store.add_key_check`."""
+        await self._database.run("add_key_check", key_id, check)
+
+    async def purge(self, now_ms: int) -> int:
+        """See `Store.purge`."""
+        expired_at_ms = now_ms - IDEMPOTENCY_TTL_MS
+        gone = 0
+        for (operator_id,) in await self._database.rows(
+            "operators_with_expired_records", expired_at_ms
+        ):
+            gone += await self._purge_operator(operator_id, expired_at_ms)
+        if self._erased:
+            self._vacuum_soon()
+        return gone
+
+    async def _purge_operator(self, operator_id: int, expired_at_ms: int) -> int:
+        gone = 0
+        async with self._database.connection() as connection:
+            while True:
+                until_ms = await connection.fetchval(
+                    SQL["purge_step"], operator_id, expired_at_ms, _PURGE_STEP
+                )
+                if until_ms is None:
+                    return gone
+                done = await connection.execute(
+                    SQL["purge_idempotency_records"], operator_id, until_ms
+                )
+                gone += int(done.rpartition(" ")[2])
+
+    def _vacuum_soon(self) -> None:
+        """Have the old versions of erased rows removed, without anybody waiting for it (W51)."""
+        self._erased = True
+        if self._vacuum is None or self._vacuum.done():
+            self._vacuum = asyncio.create_task(self._vacuum_erased())
+
+    async def _vacuum_erased(self) -> None:
+        while self._erased:
+            self._erased = False
+            try:
+                await self._database.run("vacuum_entities")
+            except (OpdataError, asyncpg.PostgresError):
+                self._erased = True  # the housekeeping tries again
+                return
+
+
+def _below(rows: Sequence[Row], record_of: Callable[[Row], T]) -> Sequence[T] | None:
+    """Records below an entity: no row says that there is no entity, a row of nulls that it has none."""
+    if not rows:
+        return None
+    return [record_of(row) for row in rows if row[0] is not None]
