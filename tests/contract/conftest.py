@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from opdata.storage import open_store
+from opdata.storage import distribute_store, migrate_store, open_store
 from opdata.storage.base import Store
+from opdata.storage.postgres.schema import TABLES
 from tests.contract.tenant import NOW_MS, Tenant
-from tests.support.postgres import drop_database, migrated_database, postgres_server
+from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
 
 Opener = Callable[[], Awaitable[Store]]
 """Opens the database, which is the same one every time; a second time, as another process would."""
@@ -47,6 +48,17 @@ async def other_postgres_database(_folder: Path) -> AsyncIterator[Opener]:
     drop_database(url)
 
 
+@asynccontextmanager
+async def distributed_database(_folder: Path) -> AsyncIterator[Opener]:
+    # Nodes share databases by name, so there is one, and it is emptied.
+    url = os.environ["OPDATA_TEST_CITUS"]
+    await migrate_store(url)
+    await distribute_store(url)
+    for table in (*TABLES, "master_keys"):
+        run_sql(url, f"TRUNCATE opdata.{table}")
+    yield lambda: open_store(url, busy_timeout_s=30)
+
+
 FACTORIES: dict[str, Factory] = {
     "sqlite": sqlite_database,
     "postgres18": postgres_database(18),
@@ -54,6 +66,8 @@ FACTORIES: dict[str, Factory] = {
 }
 if "OPDATA_TEST_PG" in os.environ:
     FACTORIES["OPDATA_TEST_PG"] = other_postgres_database
+if "OPDATA_TEST_CITUS" in os.environ:
+    FACTORIES["OPDATA_TEST_CITUS"] = distributed_database
 
 
 @pytest.fixture(params=FACTORIES)

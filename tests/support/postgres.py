@@ -34,13 +34,15 @@ _databases = count()
 class PostgresServer:
     """A server of this process, with a data directory of its own that goes when the process ends.
 
+    It lies in memory where there is room, unless a `parent` on disk is given.
+
     PostgreSQL refuses to run as root, so root runs it as `nobody`.
     """
 
-    def __init__(self, version: int, *flags: str) -> None:
+    def __init__(self, version: int, *flags: str, parent: Path | None = None) -> None:
         self.version = version
         self.port = free_port()
-        self.folder = Path(tempfile.mkdtemp(prefix="opdata-postgres-", dir=_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="opdata-postgres-", dir=parent or _folder()))
         self.data = self.folder / "data"
         self.log = self.folder / "log"
         self._flags = flags

@@ -94,7 +94,6 @@ def connect_arguments(options: ConnectionOptions, **settings: str) -> dict[str, 
             "default_transaction_isolation": "read committed",
             # Each statement here is look-ups by key. A plan made while a table was small must not
             # become a scan of a large one, and compiling takes longer than running.
-            "plan_cache_mode": "force_generic_plan",
             "enable_seqscan": "off",
             "enable_hashjoin": "off",
             "enable_mergejoin": "off",
