@@ -92,9 +92,11 @@ def connect_arguments(options: ConnectionOptions, **settings: str) -> dict[str, 
             # A process that is stopped in mid-transaction must not hold its locks for ever.
             "idle_in_transaction_session_timeout": str(statement_ms),
             "default_transaction_isolation": "read committed",
-            # Each statement here is look-ups by key. A plan made while a table was small must not
-            # become a scan of a large one, and compiling takes longer than running.
+            # Each statement here is look-ups by key, and takes rows in the order of the index. A plan
+            # made while a table was small must not become a scan of a large one, and compiling takes
+            # longer than running.
             "enable_seqscan": "off",
+            "enable_bitmapscan": "off",
             "enable_hashjoin": "off",
             "enable_mergejoin": "off",
             "jit": "off",

@@ -11,12 +11,12 @@ import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
+from opdata.storage.base import EntityRow, EventRow
 from opdata.storage.postgres.connection import Connection
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _NULL: Final = b"\xff\xff\xff\xff"
-_LENGTHS: Final = [struct.pack(">i", length) for length in range(4_096)]
 _pack_length: Final = struct.Struct(">i").pack
 
 ENTITY_COLUMNS: Final = (
@@ -51,47 +51,55 @@ async def copy_rows(
     )
 
 
-def pack_entity(
-    operator_id: int,
-    entity_no: int,
-    now_ms: int,
-    texts: Iterable[str],
-    fingerprint: bytes,
-    sealed: bytes | None,
+def pack_entities(
+    operator_id: int, now_ms: int, rows: Iterable[tuple[int, EntityRow, bytes | None]]
 ) -> bytes:
-    """A row of `ENTITY_COLUMNS`; `texts` are those from `external_id` to `data`."""
-    parts = [_pack_entity(10, 8, operator_id, 8, entity_no, 8, now_ms, 8, now_ms)]
-    for text in texts:
-        encoded = text.encode()
-        parts += (_length(encoded), encoded)
-    parts += (_length(fingerprint), fingerprint)
-    parts += (_NULL,) if sealed is None else (_length(sealed), sealed)
+    """Rows of `ENTITY_COLUMNS`, from the number, the row and the sealed part of each."""
+    length, types = _LENGTHS, _Prefixed()
+    parts: list[bytes] = []
+    for entity_no, row, sealed in rows:
+        name, entity_id = row.external_id.encode(), row.entity_id.encode()
+        data, fingerprint = row.data.encode(), row.fingerprint
+        parts += (
+            _pack_entity(10, 8, operator_id, 8, entity_no, 8, now_ms, 8, now_ms),
+            *(length[len(name)], name, length[len(entity_id)], entity_id),
+            *(types[row.entity_type], length[len(data)], data),
+            *(length[len(fingerprint)], fingerprint),
+        )
+        parts += (_NULL,) if sealed is None else (length[len(sealed)], sealed)
     return b"".join(parts)
 
 
-def pack_event(
-    operator_id: int,
-    entity_no: int,
-    occurred_at_ms: int,
-    event_no: int,
-    now_ms: int,
-    event_id: bytes,
-    event_type: str,
-    data: str,
-) -> bytes:
-    """A row of `EVENT_COLUMNS`."""
-    kind, text = event_type.encode(), data.encode()
-    return b"".join(
-        (
-            _pack_event(
-                *(8, 8, operator_id, 8, entity_no, 8, occurred_at_ms),
-                *(8, event_no, 8, now_ms, 16, event_id),
+def pack_events(operator_id: int, now_ms: int, rows: Iterable[tuple[EventRow, int, int]]) -> bytes:
+    """Rows of `EVENT_COLUMNS`, from each row, the number of its entity and its own."""
+    length, types, pack = _LENGTHS, _Prefixed(), _pack_event
+    parts: list[bytes] = []
+    for row, entity_no, event_no in rows:
+        data = row.data.encode()
+        parts += (
+            pack(
+                *(8, 8, operator_id, 8, entity_no, 8, row.occurred_at_ms),
+                *(8, event_no, 8, now_ms, 16, row.event_id),
             ),
-            *(_length(kind), kind, _length(text), text),
+            *(types[row.event_type], length[len(data)], data),
         )
-    )
+    return b"".join(parts)
 
 
-def _length(value: bytes) -> bytes:
-    size = len(value)
-    return _LENGTHS[size] if size < len(_LENGTHS) else _pack_length(size)
+class _Lengths(dict[int, bytes]):
+    """What stands before a value of that many bytes; small ones are kept ready."""
+
+    def __missing__(self, size: int) -> bytes:
+        return _pack_length(size)
+
+
+class _Prefixed(dict[str, bytes]):
+    """Texts of which there are few, with their lengths before them."""
+
+    def __missing__(self, text: str) -> bytes:
+        encoded = text.encode()
+        prefixed = self[text] = _pack_length(len(encoded)) + encoded
+        return prefixed
+
+
+_LENGTHS: Final = _Lengths((size, _pack_length(size)) for size in range(4_096))

@@ -56,6 +56,5 @@ async def _look_up(
     row = await connection.fetchrow(SQL["find_entity_numbers"], operator_id, joined(names))
     if row is None:
         return {}, None  # no such operator
-    positions, numbers, erasures = row
-    pairs = zip(positions, numbers, strict=True)
-    return {names[at - 1]: number for at, number in pairs if at is not None}, erasures
+    found, numbers, erasures = row
+    return ({} if found is None else dict(zip(found, numbers, strict=True))), erasures

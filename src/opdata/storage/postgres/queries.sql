@@ -41,14 +41,12 @@ INSERT INTO opdata.jobs (
 ) VALUES ($1, $2, $3, 'completed', 100, $4, $5, $5)
 
 -- name: find_live_entities
--- Those names that are live, locked in the order of their names until the transaction ends: what is
--- read here stays true, and two batches never wait for each other crosswise.
-SELECT e.external_id, e.entity_id, e.fingerprint
-FROM unnest(string_to_array($2, E'\x1f')) AS names (name)
-JOIN opdata.entities AS e
-    ON e.operator_id = $1 AND e.external_id = names.name AND e.tombstone_no = 0
-ORDER BY e.external_id
-FOR NO KEY UPDATE OF e
+-- Those names that are live, locked until the transaction ends: what is read here stays true. The
+-- scan takes the names in the order of the index, so two batches never wait for each other crosswise.
+SELECT external_id, entity_id, fingerprint
+FROM opdata.entities
+WHERE operator_id = $1 AND external_id = ANY (string_to_array($2, E'\x1f')) AND tombstone_no = 0
+FOR NO KEY UPDATE
 
 -- name: upsert_entities
 -- External id, entity_no, entity_id and created_at_ms of an existing row stay (W26).
@@ -76,15 +74,15 @@ RETURNING external_id, entity_id
 SELECT erasures FROM opdata.operators WHERE operator_id = $1
 
 -- name: find_entity_numbers
--- Positions (from 1) and numbers of those names that are live, and the operator's erasures as of the
--- same moment.
-SELECT array_agg(names.position), array_agg(e.entity_no), min(o.erasures)
+-- Those names that are live and their numbers, and the operator's erasures as of the same moment.
+SELECT found.names, found.numbers, o.erasures
 FROM opdata.operators AS o
-LEFT JOIN (
-    unnest(string_to_array($2, E'\x1f')) WITH ORDINALITY AS names (name, position)
-    JOIN opdata.entities AS e
-        ON e.operator_id = $1 AND e.external_id = names.name AND e.tombstone_no = 0
-) ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(external_id) AS names, array_agg(entity_no) AS numbers
+    FROM opdata.entities
+    WHERE operator_id = o.operator_id AND external_id = ANY (string_to_array($2, E'\x1f'))
+        AND tombstone_no = 0
+) AS found ON true
 WHERE o.operator_id = $1
 
 -- name: add_event_keys
@@ -100,9 +98,9 @@ ON CONFLICT (operator_id, idempotency_key) DO NOTHING
 RETURNING idempotency_key
 
 -- name: find_event_keys
-SELECT k.idempotency_key, k.event_id, k.fingerprint
-FROM unnest(string_to_array($2, E'\x1f')) AS names (name)
-JOIN opdata.event_keys AS k ON k.operator_id = $1 AND k.idempotency_key = names.name
+SELECT idempotency_key, event_id, fingerprint
+FROM opdata.event_keys
+WHERE operator_id = $1 AND idempotency_key = ANY (string_to_array($2, E'\x1f'))
 
 -- name: overwrite_states
 INSERT INTO opdata.states (

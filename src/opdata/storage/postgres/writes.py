@@ -8,6 +8,7 @@ and the transaction is done over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Final
 
 import asyncpg
@@ -34,8 +35,8 @@ from opdata.storage.postgres.copying import (
     ENTITY_COLUMNS,
     EVENT_COLUMNS,
     copy_rows,
-    pack_entity,
-    pack_event,
+    pack_entities,
+    pack_events,
 )
 from opdata.storage.postgres.database import CreatedMeanwhile, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
@@ -113,12 +114,12 @@ class _Sealed:
         self._done = 0
         self._sealed: dict[int, bytes | None] = {}
 
-    def of(self, position: int) -> bytes | None:
-        while position not in self._sealed:
+    def of(self, positions: Sequence[int]) -> Sequence[bytes | None]:
+        while self._done < len(self._positions) and not self._sealed.keys() >= set(positions):
             piece = sorted(self._positions[self._done : self._done + _ROWS_A_PIECE])
             self._sealed.update(zip(piece, self._work.seal(piece), strict=True))
             self._done += len(piece)
-        return self._sealed[position]
+        return [self._sealed[at] for at in positions]
 
 
 async def _upsert_entities(transaction: Transaction, write: Write, work: UpsertEntities) -> Outcome:
@@ -174,7 +175,7 @@ async def _upsert(
         joined([row.entity_id for row in these]),
         joined([row.entity_type for row in these]),
         joined([row.data for row in these]),
-        joined([(sealed.of(at) or b"").hex() for at in positions]),
+        joined([(secret or b"").hex() for secret in sealed.of(positions)]),
         joined([row.fingerprint.hex() for row in these]),
     )
     return dict(map(tuple, written))
@@ -196,20 +197,12 @@ async def _copy_new(
 
     def pieces() -> Iterator[bytes]:
         for start in range(0, len(positions), _ROWS_A_PIECE):
-            packed = []
-            for at in positions[start : start + _ROWS_A_PIECE]:
-                row = rows[at]
-                packed.append(
-                    pack_entity(
-                        write.operator_id,
-                        transaction.first_number + at,
-                        write.now_ms,
-                        (row.external_id, row.entity_id, row.entity_type, row.data),
-                        row.fingerprint,
-                        sealed.of(at),
-                    )
-                )
-            yield b"".join(packed)
+            piece = positions[start : start + _ROWS_A_PIECE]
+            numbered = (
+                (transaction.first_number + at, rows[at], secret)
+                for at, secret in zip(piece, sealed.of(piece), strict=True)
+            )
+            yield pack_entities(write.operator_id, write.now_ms, numbered)
 
     try:
         await copy_rows(transaction.connection, "entities", ENTITY_COLUMNS, pieces())
@@ -235,23 +228,12 @@ async def _append_events(
 def _packed_events(
     transaction: Transaction, write: Write, settled: SettledEvents
 ) -> Iterator[bytes]:
-    operator_id, now_ms, first = write.operator_id, write.now_ms, transaction.first_number
+    numbers = count(transaction.first_number)
     for start in range(0, len(settled.rows), _ROWS_A_PIECE):
-        end = start + _ROWS_A_PIECE
-        yield b"".join(
-            [
-                pack_event(
-                    *(operator_id, number, row.occurred_at_ms, event_no, now_ms),
-                    *(row.event_id, row.event_type, row.data),
-                )
-                for event_no, row, number in zip(
-                    range(first + start, first + end),
-                    settled.rows[start:end],
-                    settled.numbers[start:end],
-                    strict=False,  # the last piece is shorter
-                )
-            ]
-        )
+        piece = slice(start, start + _ROWS_A_PIECE)
+        # The numbers come last, so that none is taken when there are no more rows.
+        numbered = zip(settled.rows[piece], settled.numbers[piece], numbers, strict=False)
+        yield pack_events(write.operator_id, write.now_ms, numbered)
 
 
 async def _claim_keys(
