@@ -30,31 +30,33 @@ _END_OF_STATEMENT: Final = re.compile(r";[ \t]*$", re.MULTILINE)
 
 # What would stop the database from being distributed, or from staying so (docs/scaling.md).
 _RULES: Final = """
-SELECT format('key %s does not begin with operator_id', i.indexrelid::regclass)
+SELECT format('key opdata.%s does not begin with operator_id', k.relname)
 FROM pg_index AS i
+JOIN pg_class AS k ON k.oid = i.indexrelid
 JOIN pg_class AS t ON t.oid = i.indrelid
 WHERE t.relnamespace = 'opdata'::regnamespace AND t.relname = ANY ($1) AND i.indisunique
     AND pg_get_indexdef(i.indexrelid, 1, true) <> 'operator_id'
 UNION ALL
-SELECT format('%s.operator_id is not BIGINT NOT NULL', t.oid::regclass)
+SELECT format('opdata.%s.operator_id is not BIGINT NOT NULL', t.relname)
 FROM pg_class AS t
 LEFT JOIN pg_attribute AS a ON a.attrelid = t.oid AND a.attname = 'operator_id'
 WHERE t.relnamespace = 'opdata'::regnamespace AND t.relname = ANY ($1) AND t.relkind IN ('r', 'p')
     AND (a.atttypid IS DISTINCT FROM 'bigint'::regtype OR NOT a.attnotnull)
 UNION ALL
-SELECT format('%s is unlogged: a crash empties it', t.oid::regclass)
+SELECT format('opdata.%s is unlogged: a crash empties it', t.relname)
 FROM pg_class AS t
-WHERE t.relnamespace = 'opdata'::regnamespace AND t.relpersistence = 'u'
+WHERE t.relnamespace = 'opdata'::regnamespace AND t.relpersistence = 'u' AND t.relkind IN ('r', 'p')
 UNION ALL
-SELECT format('%s has trigger %s', g.tgrelid::regclass, g.tgname)
+SELECT format('opdata.%s has trigger %s', t.relname, g.tgname)
 FROM pg_trigger AS g
 JOIN pg_class AS t ON t.oid = g.tgrelid
 WHERE t.relnamespace = 'opdata'::regnamespace AND NOT g.tgisinternal
     -- The distributing extension's own, which keep a table on the coordinator from being emptied.
     AND g.tgname NOT LIKE 'truncate\\_trigger%' AND g.tgname NOT LIKE 'citus\\_%'
 UNION ALL
-SELECT format('index %s is not valid; REINDEX it', i.indexrelid::regclass)
+SELECT format('index opdata.%s is not valid; REINDEX it', k.relname)
 FROM pg_index AS i
+JOIN pg_class AS k ON k.oid = i.indexrelid
 JOIN pg_class AS t ON t.oid = i.indrelid
 WHERE t.relnamespace = 'opdata'::regnamespace AND NOT i.indisvalid
 """

@@ -1,0 +1,1 @@
+"""What PostgreSQL makes of the server store's statements and tables."""
