@@ -24,6 +24,7 @@ from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
 from opdata.config import Settings, load_settings
 from opdata.errors import DatabaseNotMigrated, DatabaseTooNew, OpdataError, StartupError
 from opdata.pii import MASTER_KEY_FILE, load_key_ring
+from opdata.storage import is_embedded
 from opdata.storage.base import Store
 from opdata.storage.sqlite import path_of
 from opdata.storage.sqlite.schema import MIN_SQLITE
@@ -31,6 +32,8 @@ from opdata.storage.sqlite.schema import MIN_SQLITE
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 512 * 1024 * 1024
 _CLOCK_SLACK_S = 60
+_APART_SLACK_S = 2
+_SET_CLOCK = "Set the clock and keep it synchronised (NTP): times are recorded with it"
 _NO_EARLIER_THAN_S = 1_767_225_600  # 2026-01-01: opdata is younger than that
 _ANSWER_WITHIN_S = 2.0
 
@@ -72,13 +75,14 @@ async def doctor(
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every check, in an order in which earlier ones explain later ones."""
+    embedded = is_embedded(settings.database_url)
     yield _python()
-    yield _sqlite()
-    for finding in _folders(settings):
+    if embedded:
+        yield _sqlite()
+    for finding in _folders(settings, embedded=embedded):
         yield finding
-    async for finding in _database(settings):
+    async for finding in _embedded(settings) if embedded else _server(settings):
         yield finding
-    yield _clock(settings)
     yield _address(settings)
 
 
@@ -105,12 +109,14 @@ def _sqlite() -> Finding:
     return Finding("sqlite", "ok", f"SQLite {version}")
 
 
-def _folders(settings: Settings) -> Iterator[Finding]:
+def _folders(settings: Settings, *, embedded: bool) -> Iterator[Finding]:
     data_dir = Path(settings.data_dir)
     folders = {"data directory": data_dir}
-    # The database may lie elsewhere, on a disk of its own.
-    if (elsewhere := path_of(settings.database_url).parent).absolute() != data_dir.absolute():
-        folders["database directory"] = elsewhere
+    if embedded:
+        # The database may lie elsewhere, on a disk of its own.
+        elsewhere = path_of(settings.database_url).parent
+        if elsewhere.absolute() != data_dir.absolute():
+            folders["database directory"] = elsewhere
     for check, folder in folders.items():
         yield _writable(check, folder)
         yield _free_space(check, folder)
@@ -154,45 +160,72 @@ def _free_space(check: str, folder: Path) -> Finding:
     return Finding("free space", "ok", message)
 
 
-async def _database(settings: Settings) -> AsyncIterator[Finding]:
+async def _embedded(settings: Settings) -> AsyncIterator[Finding]:
     path = path_of(settings.database_url)
     if not path.exists():
         yield Finding("database", "skipped", f"{path} does not exist yet; opdata serve creates it")
         yield _master_key(settings, known={})
-        return
+    else:
+        remedies = _Remedies(
+            problems="Stop the server, keep a copy of the file, and restore the last good backup",
+            refused="Point --db at the right file, or restore the last good backup",
+            unavailable="Look for a process that holds the database locked, then run this again",
+        )
+        async for finding in _database(settings, remedies):
+            yield finding
+    yield _clock(path)
+
+
+async def _server(settings: Settings) -> AsyncIterator[Finding]:
+    remedies = _Remedies(
+        problems="Change what is named; docs/postgresql.md says why it matters",
+        refused="Correct --db, or create the role or the database that it names",
+        unavailable="Start the database server, or correct the host and port in --db",
+    )
+    async for finding in _database(settings, remedies):
+        yield finding
+
+
+async def _database(settings: Settings, remedies: _Remedies) -> AsyncIterator[Finding]:
     try:
         async with opened(settings) as store:
-            async for finding in _inspection(settings, store):
+            async for finding in _inspection(settings, store, remedies):
                 yield finding
     except OpdataError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
-        yield Finding("database", "failed", f"{error}{cause}", _remedy_of(error))
+        yield Finding("database", "failed", f"{error}{cause}", remedies.of(error))
 
 
-async def _inspection(settings: Settings, store: Store) -> AsyncIterator[Finding]:
+async def _inspection(
+    settings: Settings, store: Store, remedies: _Remedies
+) -> AsyncIterator[Finding]:
     yield _master_key(settings, known=dict(await store.key_checks()))
     report = await store.report()
     yield Finding("schema", "ok", f"The schema is up to date ({report.applied[-1]})")
     rows = ", ".join(f"{table} {count:,}" for table, count in report.rows.items())
     if report.problems:
-        yield Finding(
-            "database",
-            "failed",
-            "; ".join(report.problems),
-            "Stop the server, keep a copy of the file, and restore the last good backup",
-        )
+        yield Finding("database", "failed", "; ".join(report.problems), remedies.problems)
     else:
-        yield Finding("database", "ok", f"Intact, {size_text(report.size_bytes)}: {rows}")
+        whole = f"{report.store} {report.version}, {size_text(report.size_bytes)}: {rows}"
+        yield Finding("database", "ok", f"No problems in {whole}")
+    if report.clock_ms is not None:
+        yield _clock_beside(report.clock_ms / 1000)
 
 
-def _remedy_of(error: OpdataError) -> str:
-    if isinstance(error, DatabaseNotMigrated):
-        return "Run: opdata db migrate"
-    if isinstance(error, DatabaseTooNew):
-        return "Upgrade opdata"
-    if isinstance(error, StartupError):
-        return "Point --db at the right file, or restore the last good backup"
-    return "Look for a process that holds the database locked, then run this again"
+class _Remedies(Struct, frozen=True):
+    """What to do about a store of one kind."""
+
+    problems: str
+    refused: str
+    unavailable: str
+
+    def of(self, error: OpdataError) -> str:
+        """What to do about a database that did not open."""
+        if isinstance(error, DatabaseNotMigrated):
+            return "Run: opdata db migrate"
+        if isinstance(error, DatabaseTooNew):
+            return "Upgrade opdata"
+        return self.refused if isinstance(error, StartupError) else self.unavailable
 
 
 def _master_key(settings: Settings, known: dict[int, bytes]) -> Finding:
@@ -226,17 +259,30 @@ def _master_key(settings: Settings, known: dict[int, bytes]) -> Finding:
     return Finding("master key", "ok", f"The key in {origin} {matches}")
 
 
-def _clock(settings: Settings) -> Finding:
-    path = path_of(settings.database_url)
+def _clock(path: Path) -> Finding:
+    """The clock beside the times of the database's files."""
     files = [file for file in (path, path.with_name(f"{path.name}-wal")) if file.exists()]
     written_s = max((file.stat().st_mtime for file in files), default=0)
     behind_s = max(written_s, _NO_EARLIER_THAN_S) - time.time()
-    remedy = "Set the clock and keep it synchronised (NTP): times are recorded with it"
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = _time_text(time.time())
     if behind_s > _CLOCK_SLACK_S:
         since = "the database was last written" if written_s > _NO_EARLIER_THAN_S else "2026 began"
-        return Finding("clock", "failed", f"It is {now} by the clock, before {since}", remedy)
+        return Finding("clock", "failed", f"It is {now} by the clock, before {since}", _SET_CLOCK)
     return Finding("clock", "ok", f"It is {now}")
+
+
+def _clock_beside(database_s: float) -> Finding:
+    """The clock beside the database's: hosts count quotas with their own (W60)."""
+    now_s = time.time()
+    apart_s = abs(now_s - database_s)
+    message = f"It is {_time_text(now_s)} here and {_time_text(database_s)} at the database"
+    if apart_s > _APART_SLACK_S:
+        return Finding("clock", "failed", message, _SET_CLOCK)
+    return Finding("clock", "ok", message)
+
+
+def _time_text(at_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
 
 
 def _address(settings: Settings) -> Finding:

@@ -93,8 +93,9 @@ def database_flags(settings: Settings, *, anywhere: bool = False) -> str:
     """
     default = Settings()
     flags = ""
-    if settings.db != default.db:
-        flags += f" --db {shlex.quote(without_password(settings.db))}"
+    # A URL with a password came through the environment, and stays there.
+    if settings.db != default.db and settings.db == without_password(settings.db):
+        flags += f" --db {shlex.quote(settings.db)}"
     if anywhere or settings.data_dir != default.data_dir:
         flags += f" --data-dir {shlex.quote(str(Path(settings.data_dir).absolute()))}"
     return flags

@@ -222,6 +222,7 @@ class StoreReport(Struct, frozen=True):
     """What `opdata db check` says of a database. `problems` is empty when all is well.
 
     `distributed` says in words over what the tables are spread; None when they are in one place.
+    `clock_ms` is the time by a database server's own clock; None for a database without one.
     """
 
     store: str
@@ -233,6 +234,7 @@ class StoreReport(Struct, frozen=True):
     rows: Mapping[str, int]
     problems: Sequence[str]
     distributed: str | None = None
+    clock_ms: int | None = None
 
 
 class Store(Protocol):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from opdata.storage.sqlite.schema import known_names
+from tests.support.postgres import drop_database, new_database, postgres_server, run_sql
 from tests.unit.cli.conftest import Run, connected, rows_of
 
 
@@ -86,3 +90,45 @@ def test_a_url_that_no_store_knows_is_a_usage_error(run: Run) -> None:
         ran = run("db", command, "--db", "mysql://localhost/opdata")
         assert ran.code == 2
         assert ran.err.startswith("opdata: ")
+
+
+@pytest.fixture
+def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database on a server, named by the environment."""
+    url = new_database(postgres_server(18).url)
+    monkeypatch.setenv("OPDATA_DB", url)
+    yield url
+    drop_database(url)
+
+
+def test_a_server_is_migrated_and_a_dry_run_only_tells(run: Run, postgres: str) -> None:
+    schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'opdata'"
+
+    assert run("db", "migrate", "--dry-run", "--json").json == {"pending": ["0001_initial.sql"]}
+    assert run_sql(postgres, schemas) == [(0,)]
+    assert run("db", "migrate", "--json").json == {"applied": ["0001_initial.sql"]}
+    assert run("db", "migrate", "--json").json == {"applied": []}
+    checked = run("db", "check", "--json")
+    assert (checked.code, checked.json["ok"], checked.json["distributed"]) == (0, True, None)
+    assert checked.json["store"] == "postgresql"
+
+
+def test_a_server_without_citus_is_left_as_it_is(run: Run, postgres: str) -> None:
+    run("db", "migrate")
+
+    refused = run("db", "distribute")
+
+    assert refused.code == 2
+    assert "This server has no Citus extension" in refused.err
+    assert "Nothing was changed" in refused.err
+    assert run("db", "check").code == 0
+
+
+def test_a_file_is_not_distributed(run: Run) -> None:
+    run("db", "migrate")
+
+    refused = run("db", "distribute")
+
+    assert refused.code == 2
+    assert "one file on one machine" in refused.err
+    assert "opdata copy" in refused.err

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
 from opdata.cli import doctor
 from opdata.pii import MASTER_KEY_FILE
+from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
 from tests.unit.cli.conftest import Run, connected
 
 
@@ -166,6 +168,74 @@ def test_a_full_disk_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     found = findings(run)["free space"]
     assert found["status"] == "failed"
     assert "10 bytes free" in found["message"]
+
+
+@pytest.fixture
+def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A migrated database on a server, named by the environment."""
+    url = migrated_database(postgres_server(18).url)
+    monkeypatch.setenv("OPDATA_DB", url)
+    yield url
+    drop_database(url)
+
+
+def test_a_server_is_looked_over_as_a_file_is(run: Run, postgres: str) -> None:
+    found = findings(run)
+
+    assert {name: each["status"] for name, each in found.items()} == {
+        "python": "ok",
+        "data directory": "skipped",
+        "free space": "ok",
+        "master key": "skipped",
+        "schema": "ok",
+        "database": "ok",
+        "clock": "ok",
+        "address": "ok",
+    }
+    assert "postgresql 18." in found["database"]["message"]
+
+
+def test_what_is_wrong_with_a_server_is_found(run: Run, postgres: str) -> None:
+    run_sql(postgres, "ALTER TABLE opdata.states SET UNLOGGED")
+    name = urlsplit(postgres).path.strip("/")
+    run_sql(postgres, f"ALTER DATABASE {name} SET synchronous_commit = off")
+
+    problems = findings(run)["database"]["message"].split("; ")
+
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "synchronous_commit is off in this database",
+        "opdata.states is unlogged",
+    ]
+
+
+def test_a_clock_apart_from_the_servers_is_found(
+    run: Run, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    monkeypatch.setattr(doctor.time, "time", lambda: real() + 5)
+
+    assert findings(run)["clock"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://opdata:canary@127.0.0.1:1/opdata", "Cannot reach postgresql://opdata@127."),
+        ("postgresql://opdata:canary@{server}/nonesuch", 'database "nonesuch" does not exist'),
+        ("postgresql://opdata:canary@{server}/", "A PostgreSQL URL reads postgresql://"),
+    ],
+)
+def test_a_server_that_cannot_be_opened_is_a_finding_without_its_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, words: str
+) -> None:
+    server = f"127.0.0.1:{postgres_server(18).port}"
+    monkeypatch.setenv("OPDATA_DB", url.format(server=server))
+
+    found = findings(run)["database"]
+
+    assert found["status"] == "failed"
+    assert words in found["message"]
+    assert "canary" not in str(found)
 
 
 def test_a_sqlite_that_corrupts_databases_is_found(

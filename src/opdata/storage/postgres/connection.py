@@ -106,7 +106,11 @@ def connect_arguments(options: ConnectionOptions, **settings: str) -> dict[str, 
 
 
 async def connect(options: ConnectionOptions) -> asyncpg.Connection[asyncpg.Record]:
-    """Open one connection to a server that will do. Raises `StartupError`, `Unavailable`."""
+    """Open one connection to a server that will do.
+
+    Raises `ConfigError`, `StartupError`, and `Unavailable`, all of them naming the URL.
+    """
+    shown = without_password(options.url)
     try:
         with translated():
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
@@ -116,10 +120,13 @@ async def connect(options: ConnectionOptions) -> asyncpg.Connection[asyncpg.Reco
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
     ) as error:
-        message = f"Cannot open {without_password(options.url)}: {error.args[0]}"
+        message = f"Cannot open {shown}: {error.args[0]}"
         raise StartupError(message) from None
+    except Unavailable as error:
+        message = f"Cannot reach {shown}"
+        raise Unavailable(message) from error.__cause__
     except (asyncpg.ClientConfigurationError, ValueError) as error:
-        message = f"{without_password(options.url)}: {error}"
+        message = f"{shown}: {error}"
         raise ConfigError(message) from None
     try:
         await _require_fit(connection)

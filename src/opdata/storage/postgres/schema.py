@@ -146,6 +146,9 @@ async def inspect(connection: Connection, url: str) -> StoreReport:
         rows=rows,
         problems=problems,
         distributed=None if distribution is None else distribution.summary,
+        clock_ms=await connection.fetchval(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+        ),
     )
 
 
