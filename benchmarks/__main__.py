@@ -1,4 +1,4 @@
-"""`make bench`: ingestion through a real server, beside the bare driver, as a table and as JSON."""
+"""`make bench`: ingestion through a real server, beside the bare database driver, on each store."""
 
 from __future__ import annotations
 
@@ -6,77 +6,63 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
-import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import payloads
-from benchmarks.client import Connection
-from benchmarks.floor import BareEvents, rows_of
+from benchmarks.bare_postgres import UPSERTS
+from benchmarks.measure import measure_postgres, measure_sqlite
 from benchmarks.stages import Stages
-from tests.support.running import RunningServer
 
 RESULTS = Path("benchmarks/results")
-TARGET_ITEMS_A_SECOND = 40_000
-TARGET_EVENTS_RATIO = 2.5
-TARGET_RSS_MIB = 200
-_BLOCK = 10
-_GENEROUS = ("--limit-batch", "10000000/60s")
+_KINDS = ("players_new", "players_resent", "players_updated", "states", "events")
+
+
+class Check(NamedTuple):
+    """A target and what was measured of it."""
+
+    target: str
+    measured: float
+    met: bool
 
 
 def main() -> int:
     """Measure, print, write the JSON; 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute, not five")
-    rounds = 30 if parser.parse_args().quick else 200
-    memory_rounds = 100 if rounds == 30 else 1_000
-    with tempfile.TemporaryDirectory(prefix="opdata-bench-") as folder:
-        results = measure(Path(folder), rounds, memory_rounds)
-    results["machine"] = machine()
+    parser.add_argument("--store", choices=("sqlite", "postgres"), help="one store only")
+    arguments = parser.parse_args()
+    rounds, memory_rounds = (30, 100) if arguments.quick else (200, 1_000)
+    results: dict[str, Any] = {"machine": machine()}
+    with tempfile.TemporaryDirectory(prefix="opdata-bench-") as name:
+        folder = Path(name)
+        if arguments.store != "postgres":
+            results["sqlite"] = measure_sqlite(folder, rounds, memory_rounds)
+            results["stages_ms"] = stages(folder, rounds)
+        if arguments.store != "sqlite":
+            results["postgres"] = measure_postgres(folder, rounds)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "latest.json").write_text(json.dumps(results, indent=2) + "\n")
     return show(results)
 
 
-def measure(folder: Path, rounds: int, memory_rounds: int) -> dict[str, Any]:
-    """All measurements, in one run on one machine."""
-    server = RunningServer(folder / "data", *_GENEROUS).start()
-    try:
-        key = server.new_key()
-        connection = Connection(server.port, key)
-        connection.request("PUT", "/settings", b'{"templateId":"tpl_igaming"}')
-        players = [payloads.players(number) for number in range(rounds)]
-        results: dict[str, Any] = {
-            "players_new": _batches(connection, "/batch/entities", players, 1_000),
-            "players_resent": _batches(connection, "/batch/entities", players, 1_000),
-            "states": _batches(
-                connection,
-                "/batch/states",
-                [payloads.states(number, rounds) for number in range(rounds)],
-                1_000,
-            ),
-            "events": _events_beside_bare(connection, folder, rounds),
-        }
-        connection.close()
-        results["memory"] = _memory(server, key, memory_rounds)
-    finally:
-        server.stop()
-    stages = Stages(folder)
-    results["stages_ms"] = {
-        "1,000 players": stages.entities(rounds // 2),
-        "5,000 events": stages.events(rounds // 4, rounds // 2),
+def stages(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Where the time of a batch goes on the embedded store, in this process."""
+    parts = Stages(folder)
+    found = {
+        "1,000 players": parts.entities(rounds // 2),
+        "5,000 events": parts.events(rounds // 4, rounds // 2),
     }
-    stages.close()
-    return results
+    parts.close()
+    return found
 
 
 def machine() -> dict[str, str]:
@@ -93,105 +79,67 @@ def machine() -> dict[str, str]:
         "cpu": f"{os.cpu_count()} x {model[0] if model else platform.machine()}",
         "python": platform.python_version(),
         "sqlite": apsw.sqlite_lib_version(),
+        "postgresql": "18",
         "commit": commit.stdout.decode().strip(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def show(results: dict[str, Any]) -> int:
+def show(results: Mapping[str, Any]) -> int:
     """Print the tables; 1 when a target is missed."""
     console = Console()
+    for store in ("sqlite", "postgres"):
+        if store in results:
+            _show_store(console, store, results[store])
+    for kind, parts in results.get("stages_ms", {}).items():
+        split = Table("stage", "ms", title=f"Where {kind} spend their time on SQLite, HTTP aside")
+        for stage, ms in parts.items():
+            split.add_row(stage, f"{ms:.2f}")
+        split.add_row("sum", f"{sum(parts.values()):.2f}")
+        console.print(split)
+    checks = _checks(results)
+    for check in checks:
+        mark = "met   " if check.met else "MISSED"
+        console.print(f"{mark} {check.target}: {check.measured:,.2f}")
+    console.print(f"JSON: {RESULTS / 'latest.json'}")
+    return 0 if all(check.met for check in checks) else 1
+
+
+def _show_store(console: Console, store: str, measured: Mapping[str, Any]) -> None:
     table = Table(
-        "", "items/s", "p50 ms", "p99 ms", title="One worker, one connection, all checks on"
+        *("", "items/s", "p50 ms", "p99 ms"),
+        title=f"{store}: one worker, one connection, all checks on",
     )
-    for name in ("players_new", "players_resent", "states", "events"):
-        row = results[name]
+    for name in _KINDS:
+        row = measured[name]
         rate, p50, p99 = row["items_a_second"], row["p50_ms"], row["p99_ms"]
         table.add_row(name, f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}")
     console.print(table)
-    for kind, stages in results["stages_ms"].items():
-        split = Table("stage", "ms", title=f"Where {kind} spend their time, HTTP aside")
-        for stage, ms in stages.items():
-            split.add_row(stage, f"{ms:.2f}")
-        split.add_row("sum", f"{sum(stages.values()):.2f}")
-        console.print(split)
-    checks = {
-        f"new players ≥ {TARGET_ITEMS_A_SECOND:,}/s": (
-            results["players_new"]["items_a_second"],
-            results["players_new"]["items_a_second"] >= TARGET_ITEMS_A_SECOND,
-        ),
-        f"5,000 events ≤ {TARGET_EVENTS_RATIO} times bare apsw": (
-            results["events"]["times_bare"],
-            results["events"]["times_bare"] <= TARGET_EVENTS_RATIO,
-        ),
-        f"server ≤ {TARGET_RSS_MIB} MiB after {results['memory']['batches']:,} batches": (
-            results["memory"]["rss_mib"],
-            results["memory"]["rss_mib"] <= TARGET_RSS_MIB,
-        ),
-    }
-    for name, (value, met) in checks.items():
-        console.print(f"{'met   ' if met else 'MISSED'} {name}: {value:,.2f}")
-    console.print(f"JSON: {RESULTS / 'latest.json'}")
-    return 0 if all(met for _, met in checks.values()) else 1
+    beside = Table("", "bare driver", "its p50 ms", "our rate beside it")
+    for name in _KINDS:
+        for form, ratio in measured[name].get("rate_beside_bare", {}).items():
+            beside.add_row(name, form, f"{measured[name]['bare_p50_ms'][form]:.1f}", f"{ratio:.2f}")
+    console.print(beside)
 
 
-def _batches(
-    connection: Connection, path: str, bodies: list[bytes], items: int
-) -> dict[str, float]:
-    seconds = []
-    for body in bodies:
-        took, answer = connection.request("POST", path, body)
-        _require_all(answer, items)
-        seconds.append(took)
-    return _summary(seconds, items)
-
-
-def _events_beside_bare(connection: Connection, folder: Path, rounds: int) -> dict[str, float]:
-    """Blocks of batches through the server and through bare apsw in turn.
-
-    Both meet the same weather; everything is made beforehand, so that neither starts with cold caches.
-    """
-    bare = BareEvents(folder)
-    served, alone = [], []
-    for block in range(0, max(20, rounds // 2), _BLOCK):
-        bodies = [payloads.events(block + number, rounds) for number in range(_BLOCK)]
-        rows = [rows_of(body) for body in bodies]
-        for body in bodies:
-            took, answer = connection.request("POST", "/batch/events", body)
-            _require_all(answer, payloads.EVENTS_A_BATCH)
-            served.append(took)
-        alone += [bare.write(each) for each in rows]
-    bare.close()
-    summary = _summary(served, payloads.EVENTS_A_BATCH)
-    summary["bare_p50_ms"] = statistics.median(alone) * 1e3
-    summary["times_bare"] = statistics.median(served) / statistics.median(alone)
-    return summary
-
-
-def _memory(server: RunningServer, key: str, batches: int) -> dict[str, float]:
-    connection = Connection(server.port, key)
-    process = psutil.Process(server.pid)
-    sizes = []
-    for number in range(batches):
-        connection.request("POST", "/batch/entities", payloads.players(number, prefix="memory"))
-        sizes.append(process.memory_info().rss / 2**20)
-    connection.close()
-    return {"batches": batches, "rss_mib": sizes[-1], "rss_mib_after_a_tenth": sizes[batches // 10]}
-
-
-def _require_all(answer: bytes, items: int) -> None:
-    data = json.loads(answer)["data"]
-    if data["succeeded"] != items:
-        raise RuntimeError(f"{data['failed']} items failed: {data['errors'][:2]}")
-
-
-def _summary(seconds: list[float], items: int) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {
-        "items_a_second": items * len(seconds) / sum(seconds),
-        "p50_ms": statistics.median(ordered) * 1e3,
-        "p99_ms": ordered[int(len(ordered) * 0.99)] * 1e3,
-    }
+def _checks(results: Mapping[str, Any]) -> list[Check]:
+    checks = []
+    if sqlite := results.get("sqlite"):
+        rate = sqlite["players_new"]["items_a_second"]
+        checks.append(Check("sqlite: new players ≥ 40,000/s", rate, rate >= 40_000))
+        ratio = sqlite["events"]["rate_beside_bare"]["executemany"]
+        checks.append(Check("sqlite: events ≥ 0.4 times bare apsw", ratio, ratio >= 0.4))
+        memory = sqlite["memory"]
+        target = f"sqlite: server ≤ 200 MiB after {memory['batches']:,} batches"
+        checks.append(Check(target, memory["rss_mib"], memory["rss_mib"] <= 200))
+    if postgres := results.get("postgres"):
+        ratio = min(postgres["players_new"]["rate_beside_bare"][form] for form in UPSERTS)
+        checks.append(
+            Check("postgres: new players ≥ 0.6 times the best upsert", ratio, ratio >= 0.6)
+        )
+        ratio = postgres["events"]["rate_beside_bare"]["COPY"]
+        checks.append(Check("postgres: events ≥ 0.7 times COPY", ratio, ratio >= 0.7))
+    return checks
 
 
 if __name__ == "__main__":

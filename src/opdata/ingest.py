@@ -7,7 +7,9 @@ has answered. Nothing here knows HTTP, and nothing waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
@@ -26,13 +28,18 @@ from opdata.storage.base import (
     StateRow,
     UpsertEntities,
 )
-from opdata.templates import Template, missing_field, missing_fields
+from opdata.storage.pieces import Pieces, in_pieces
+from opdata.templates import EntityRule, Template, missing_field, missing_fields
 from opdata.wire.decode import Batch, Malformed, id_problem, plain_id, type_name
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 
 _ProblemFinder = Callable[[dict[str, object], Template], list[str]]
 
 _NULL: Final = b"null"
+_ENTITIES_A_PIECE: Final = 256
+_EVENTS_A_PIECE: Final = 512
+_index: Final = attrgetter("index")
+_name_and_index: Final = itemgetter(0, 1)
 _MESSAGES: Final[dict[ItemCode, str]] = {
     "NOT_FOUND": "Entity not found",
     "DUPLICATE_CONFLICT": "This idempotencyKey was used with a different event",
@@ -40,23 +47,31 @@ _MESSAGES: Final[dict[ItemCode, str]] = {
 
 
 class Checked(Struct, frozen=True):
-    """A checked batch: work for the store, and the way back from its rows to the items as sent.
+    """A batch being checked: work for the store, and the way back from its rows to the items as sent.
 
-    `accepted` has the index of each item that passed, in order; `row_of` the position of its row
-    in the work, where several items became one row (W24), else None.
+    The check of entities and events goes on as the store asks for rows. `accepted` has the index of
+    each item that passed; `row_of` the position of its row in the work, where several items became
+    one row (W24), else None.
     """
 
     work: UpsertEntities | AppendEvents | SetStates
     total: int
-    errors: list[ItemError]
+    problems: list[ItemError]
+    """Of the items checked so far, in no order."""
     accepted: Sequence[int]
     row_of: Sequence[int] | None = None
+
+    @property
+    def errors(self) -> list[ItemError]:
+        """The items that did not pass, in index order. Checks what is left to check."""
+        all(True for _ in in_pieces(self.work.rows))
+        return sorted(self.problems, key=_index)
 
     def result(self, outcome: Outcome) -> BatchResult:
         """What became of the batch: errors of the check and of the store, in index order (W22)."""
         errors = self.errors
         if outcome.refused:
-            errors = sorted(errors + self._refused(outcome), key=lambda error: error.index)
+            errors = sorted(errors + self._refused(outcome), key=_index)
         return BatchResult(self.total - len(errors), errors, len(outcome.duplicates))
 
     def _refused(self, outcome: Outcome) -> list[ItemError]:
@@ -71,51 +86,74 @@ class Checked(Struct, frozen=True):
 
 def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer) -> Checked:
     """Check entities, mask and fingerprint those that pass; sealing waits for the store (W26)."""
-    rules, look_closely = template.entity_rules, batch.look_closely
-    ids = new_entity_ids(len(batch.items))
-    errors: list[ItemError] = []
-    accepted: list[int] = []
-    row_of: list[int] = []
-    rows: list[EntityRow] = []
-    secrets: list[bytes | None] = []
-    position_of: dict[str, int] = {}
-    for index, item in enumerate(batch.items):
-        if isinstance(item, Malformed):
-            errors.append(_malformed_error(index, item, _entity_problems, template))
-            continue
-        external_id, data = item.externalId, item.data
-        rule = rules.get(item.entityType)
-        if (
-            rule is None
-            or look_closely
-            or not data.keys() >= rule.required
-            or not plain_id(external_id)
-        ):
-            problems = _entity_problems(msgspec.structs.asdict(item), template)
-            if problems or rule is None:
-                errors.append(_error(index, external_id, problems))
-                continue
-        shown, secret = rule.personal.split(data)
-        row = EntityRow(
-            ids[index],
-            external_id,
-            item.entityType,
-            shown.decode(),
-            sealer.fingerprint(item.entityType.encode(), shown, secret or b""),
-        )
-        position = position_of.setdefault(external_id, len(rows))
-        if position == len(rows):
-            rows.append(row)
-            secrets.append(secret)
-        else:
-            rows[position], secrets[position] = row, secret
-        accepted.append(index)
-        row_of.append(position)
+    check = _EntityCheck(batch, template, sealer)
+    work = UpsertEntities(Pieces(check.rows()), check.seal, names=check.names)
+    return Checked(work, len(batch.items), check.errors, check.accepted, check.row_of)
 
-    def seal(positions: Sequence[int]) -> Sequence[bytes | None]:
+
+class _EntityCheck:
+    """Checks entities in the order of their names, so that those of one name meet (W24)."""
+
+    def __init__(self, batch: Batch[EntityItem], template: Template, sealer: Sealer) -> None:
+        self._template = template
+        self._sealer = sealer
+        self._look_closely = batch.look_closely
+        self.errors: list[ItemError] = []
+        self.accepted: list[int] = []
+        self.row_of: list[int] = []
+        self._row_names: list[str] = []
+        self._secrets: list[bytes | None] = []
+        self._named: list[tuple[str, int, EntityItem]] = []
+        for index, item in enumerate(batch.items):
+            if isinstance(item, Malformed):
+                self.errors.append(_malformed_error(index, item, _entity_problems, template))
+            else:
+                self._named.append((item.externalId, index, item))
+        self._named.sort(key=_name_and_index)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all rows there could be."""
+        return [name for name, _, _ in self._named]
+
+    def rows(self) -> Iterator[Sequence[EntityRow]]:
+        """The rows of the items that pass; of several under one name the last one."""
+        ids = new_entity_ids(len(self._named))
+        piece: list[EntityRow] = []
+        last: str | None = None
+        for entity_id, (external_id, index, item) in zip(ids, self._named, strict=True):
+            rule = self._rule_of(index, item)
+            if rule is None:
+                continue
+            shown, secret = rule.personal.split(item.data)
+            row = EntityRow(
+                entity_id,
+                external_id,
+                item.entityType,
+                shown.decode(),
+                self._sealer.fingerprint(item.entityType.encode(), shown, secret or b""),
+            )
+            if external_id == last:
+                piece[-1], self._secrets[-1] = row, secret
+            else:
+                # Not sooner: the last row of a piece may yet give way to another of its name.
+                if len(piece) >= _ENTITIES_A_PIECE:
+                    yield piece
+                    piece = []
+                piece.append(row)
+                self._row_names.append(external_id)
+                self._secrets.append(secret)
+                last = external_id
+            self.accepted.append(index)
+            self.row_of.append(len(self._secrets) - 1)
+        yield piece
+
+    def seal(self, positions: Sequence[int]) -> Sequence[bytes | None]:
+        """See `UpsertEntities`."""
+        secrets = self._secrets
         personal = [at for at in positions if secrets[at] is not None]
-        sealed = sealer.seal(
-            [rows[at].external_id for at in personal],
+        sealed = self._sealer.seal(
+            [self._row_names[at] for at in personal],
             [secret for at in personal if (secret := secrets[at]) is not None],
         )
         if len(personal) == len(positions):
@@ -123,45 +161,75 @@ def check_entities(batch: Batch[EntityItem], template: Template, sealer: Sealer)
         by_position = dict(zip(personal, sealed, strict=True))
         return [by_position.get(at) for at in positions]
 
-    return Checked(UpsertEntities(rows, seal), len(batch.items), errors, accepted, row_of)
+    def _rule_of(self, index: int, item: EntityItem) -> EntityRule | None:
+        """The rule of an item that passes; None, and its problems noted, for one that does not."""
+        rule = self._template.entity_rules.get(item.entityType)
+        if (
+            rule is None
+            or self._look_closely
+            or not item.data.keys() >= rule.required
+            or not plain_id(item.externalId)
+        ):
+            problems = _entity_problems(msgspec.structs.asdict(item), self._template)
+            if problems or rule is None:
+                self.errors.append(_error(index, item.externalId, problems))
+                return None
+        return rule
 
 
 def check_events(
     batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
 ) -> Checked:
     """Check events; `data` is kept as the text that came. Raises nothing for a bad item (W27)."""
-    look_closely = batch.look_closely
+    items, look_closely = batch.items, batch.look_closely
     has_all_of = {name: rule.fits.decode for name, rule in template.event_rules.items()}
-    ids = new_event_ids(len(batch.items), now_ms)
     errors: list[ItemError] = []
     accepted: list[int] = []
-    rows: list[EventRow] = []
-    for index, (event_id, item) in enumerate(zip(ids, batch.items, strict=True)):
-        if isinstance(item, Malformed):
-            errors.append(_malformed_error(index, item, _event_problems, template))
-            continue
-        external_id, event_type, key = item.externalId, item.eventType, item.idempotencyKey
-        data = str(item.data, "utf-8")
-        occurred_at_ms = now_ms if item.occurredAt is None else parse_ms(item.occurredAt)
-        try:
-            has_all_of.get(event_type, _no_such_type)(item.data)
-            fits = not (look_closely and "null" in data)
-        except msgspec.ValidationError:
-            fits = False
-        if (
-            not fits
-            or occurred_at_ms is None
-            or not plain_id(external_id)
-            or (key is not None and not plain_id(key))
-        ):
-            problems = _event_problems(msgspec.structs.asdict(item), template)
-            if problems or occurred_at_ms is None:
-                errors.append(_error(index, external_id, problems))
+
+    def check() -> Iterator[Sequence[EventRow]]:
+        ids = new_event_ids(len(items), now_ms)
+        for start in range(0, len(items), _EVENTS_A_PIECE):
+            yield check_piece(start, ids[start : start + _EVENTS_A_PIECE])
+
+    def check_piece(start: int, ids: Sequence[bytes]) -> Sequence[EventRow]:
+        rows: list[EventRow] = []
+        piece = items[start : start + len(ids)]
+        for index, event_id, item in zip(count(start), ids, piece, strict=False):
+            if isinstance(item, Malformed):
+                errors.append(_malformed_error(index, item, _event_problems, template))
                 continue
-        same = None if key is None else _event_fingerprint(item, occurred_at_ms, sealer)
-        rows.append(EventRow(event_id, external_id, event_type, data, occurred_at_ms, key, same))
-        accepted.append(index)
-    return Checked(AppendEvents(rows), len(batch.items), errors, accepted)
+            external_id, event_type, key = item.externalId, item.eventType, item.idempotencyKey
+            data = str(item.data, "utf-8")
+            occurred_at_ms = now_ms if item.occurredAt is None else parse_ms(item.occurredAt)
+            try:
+                has_all_of.get(event_type, _no_such_type)(item.data)
+                fits = not (look_closely and "null" in data)
+            except msgspec.ValidationError:
+                fits = False
+            if (
+                not fits
+                or occurred_at_ms is None
+                or not plain_id(external_id)
+                or (key is not None and not plain_id(key))
+            ):
+                problems = _event_problems(msgspec.structs.asdict(item), template)
+                if problems or occurred_at_ms is None:
+                    errors.append(_error(index, external_id, problems))
+                    continue
+            same = None if key is None else _event_fingerprint(item, occurred_at_ms, sealer)
+            rows.append(
+                EventRow(event_id, external_id, event_type, data, occurred_at_ms, key, same)
+            )
+            accepted.append(index)
+        return rows
+
+    whole = [item for item in items if not isinstance(item, Malformed)]
+    work = AppendEvents(
+        Pieces(check()),
+        names={item.externalId for item in whole},
+        keyed=any(item.idempotencyKey is not None for item in whole),
+    )
+    return Checked(work, len(items), errors, accepted)
 
 
 def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Checked:

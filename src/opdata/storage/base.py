@@ -10,7 +10,7 @@ the `seal` callback (W49).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType
@@ -104,14 +104,18 @@ class StateRow(Struct, frozen=True, gc=False):
 
 
 class UpsertEntities(Struct, frozen=True):
-    """Upsert rows of distinct `external_id`.
+    """Upsert rows of distinct `external_id`, in any order.
 
     `seal(positions)` returns the sealed part of those rows, None where a row has nothing personal.
-    The store calls it at most once a try, with the rows it is about to write and no others.
+    The store calls it at most once a try for a row, with those it is about to write and no others.
+
+    Rows that are still to be made (`Pieces`) come in the order of `external_id`, and `names` has all
+    that could be among them, so that a store can look them up beforehand.
     """
 
     rows: Sequence[EntityRow]
     seal: Callable[[Sequence[int]], Sequence[bytes | None]]
+    names: Collection[str] | None = None
 
 
 class AppendEvents(Struct, frozen=True):
@@ -119,9 +123,14 @@ class AppendEvents(Struct, frozen=True):
 
     Of rows sharing an `idempotency_key`, stored or in this write, the first counts; a later one
     with the same fingerprint is a duplicate, with another it is a `DUPLICATE_CONFLICT` (W42).
+
+    Of rows that are still to be made (`Pieces`), `names` has all entities that could be named, and
+    `keyed` tells whether any could have a key.
     """
 
     rows: Sequence[EventRow]
+    names: Collection[str] | None = None
+    keyed: bool = True
 
 
 class SetStates(Struct, frozen=True):

@@ -17,45 +17,58 @@ TakenKeys = Mapping[str, tuple[bytes, bytes | None]]
 class SettledEvents(NamedTuple):
     """The rows to append, in order, each with the number of its entity; `keyed` those with a key."""
 
-    outcome: Outcome
     rows: Sequence[EventRow]
     numbers: Sequence[int]
     keyed: Sequence[EventRow]
 
 
-def settle_events(
-    rows: Sequence[EventRow], number_of: Mapping[str, int], taken: TakenKeys
-) -> SettledEvents:
-    """Sort out events: no entity is `NOT_FOUND`; of those under one key the first counts (W42)."""
-    outcome = Outcome(refused={}, duplicates={})
-    if all(row.idempotency_key is None for row in rows):
-        try:
-            return SettledEvents(outcome, rows, [number_of[row.external_id] for row in rows], ())
-        except KeyError:
-            pass  # some are refused: below, one by one
-    first_of = dict(taken)
-    accepted: list[EventRow] = []
-    numbers: list[int] = []
-    keyed: list[EventRow] = []
-    for position, row in enumerate(rows):
-        number = number_of.get(row.external_id)
-        if number is None:
-            outcome.refused[position] = "NOT_FOUND"
-            continue
-        if row.idempotency_key is not None:
-            event_id, fingerprint = first_of.setdefault(
-                row.idempotency_key, (row.event_id, row.fingerprint)
-            )
-            if event_id != row.event_id:
-                if fingerprint == row.fingerprint:
-                    outcome.duplicates[position] = event_id
-                else:
-                    outcome.refused[position] = "DUPLICATE_CONFLICT"
+class EventSettling:
+    """Sorts the events of one write out, a piece after the other.
+
+    No entity is `NOT_FOUND`; of those under one key the first counts (W42). `outcome` grows with it.
+    """
+
+    def __init__(self, number_of: Mapping[str, int], taken: TakenKeys) -> None:
+        self.outcome = Outcome(refused={}, duplicates={})
+        self._number_of = number_of
+        self._first_of = dict(taken)
+        self._settled = 0
+
+    def settle(self, rows: Sequence[EventRow]) -> SettledEvents:
+        """Sort out the next rows."""
+        first, self._settled = self._settled, self._settled + len(rows)
+        if all(row.idempotency_key is None for row in rows):
+            try:
+                numbers = [self._number_of[row.external_id] for row in rows]
+            except KeyError:
+                pass  # some are refused: below, one by one
+            else:
+                return SettledEvents(rows, numbers, ())
+        return self._one_by_one(first, rows)
+
+    def _one_by_one(self, first: int, rows: Sequence[EventRow]) -> SettledEvents:
+        accepted: list[EventRow] = []
+        numbers: list[int] = []
+        keyed: list[EventRow] = []
+        for position, row in enumerate(rows, first):
+            number = self._number_of.get(row.external_id)
+            if number is None:
+                self.outcome.refused[position] = "NOT_FOUND"
                 continue
-            keyed.append(row)
-        accepted.append(row)
-        numbers.append(number)
-    return SettledEvents(outcome, accepted, numbers, keyed)
+            if row.idempotency_key is not None:
+                event_id, fingerprint = self._first_of.setdefault(
+                    row.idempotency_key, (row.event_id, row.fingerprint)
+                )
+                if event_id != row.event_id:
+                    if fingerprint == row.fingerprint:
+                        self.outcome.duplicates[position] = event_id
+                    else:
+                        self.outcome.refused[position] = "DUPLICATE_CONFLICT"
+                    continue
+                keyed.append(row)
+            accepted.append(row)
+            numbers.append(number)
+        return SettledEvents(accepted, numbers, keyed)
 
 
 class SettledStates(NamedTuple):

@@ -173,3 +173,11 @@ def translated() -> Iterator[None]:
 def joined(names: list[str]) -> str:
     """A list as one text parameter; see `SEPARATOR`."""
     return SEPARATOR.join(names)
+
+
+def joined_names(names: list[str]) -> str:
+    """Names to look up as one text parameter, less those that can be no entity's (W9)."""
+    text = joined(names)
+    if text.count(SEPARATOR) >= len(names) or "\0" in text:
+        text = joined([name for name in names if SEPARATOR not in name and "\0" not in name])
+    return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opdata.storage.numbers import KnownNumbers
-from opdata.storage.postgres.connection import SQL, Connection, joined
+from opdata.storage.postgres.connection import SQL, Connection, joined_names
 
 
 class EntityNumbers:
@@ -53,7 +53,7 @@ async def _look_up(
     connection: Connection, operator_id: int, names: list[str]
 ) -> tuple[dict[str, int], int | None]:
     """The numbers of those names that are live, and the operator's erasures at the same moment."""
-    row = await connection.fetchrow(SQL["find_entity_numbers"], operator_id, joined(names))
+    row = await connection.fetchrow(SQL["find_entity_numbers"], operator_id, joined_names(names))
     if row is None:
         return {}, None  # no such operator
     found, numbers, erasures = row

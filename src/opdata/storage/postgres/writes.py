@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Final
 
 import asyncpg
 import msgspec
@@ -30,7 +29,8 @@ from opdata.storage.base import (
     UpsertEntities,
     Write,
 )
-from opdata.storage.postgres.connection import SQL, joined
+from opdata.storage.pieces import Pieces, in_pieces
+from opdata.storage.postgres.connection import SQL, joined, joined_names
 from opdata.storage.postgres.copying import (
     ENTITY_COLUMNS,
     EVENT_COLUMNS,
@@ -41,9 +41,7 @@ from opdata.storage.postgres.copying import (
 from opdata.storage.postgres.database import CreatedMeanwhile, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.records import operator_of
-from opdata.storage.settling import SettledEvents, TakenKeys, settle_events, settle_states
-
-_ROWS_A_PIECE: Final = 256
+from opdata.storage.settling import EventSettling, TakenKeys, settle_states
 
 
 async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Reply:
@@ -105,107 +103,128 @@ async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) 
             return await _change_settings(transaction, write, work)
 
 
-class _Sealed:
-    """The sealed parts of the rows to write, made a piece at a time as they are asked for in order."""
-
-    def __init__(self, work: UpsertEntities, positions: Sequence[int]) -> None:
-        self._work = work
-        self._positions = positions
-        self._done = 0
-        self._sealed: dict[int, bytes | None] = {}
-
-    def of(self, positions: Sequence[int]) -> Sequence[bytes | None]:
-        while self._done < len(self._positions) and not self._sealed.keys() >= set(positions):
-            piece = sorted(self._positions[self._done : self._done + _ROWS_A_PIECE])
-            self._sealed.update(zip(piece, self._work.seal(piece), strict=True))
-            self._done += len(piece)
-        return [self._sealed[at] for at in positions]
-
-
 async def _upsert_entities(transaction: Transaction, write: Write, work: UpsertEntities) -> Outcome:
-    rows, connection = work.rows, transaction.connection
-    entity_ids = [row.entity_id for row in rows]
-    created = [True] * len(rows)
-    # By name: every batch locks and adds in the same order, so none waits for another crosswise.
-    ordered = sorted(range(len(rows)), key=lambda at: rows[at].external_id)
-    names = joined([rows[at].external_id for at in ordered])
+    names = sorted({row.external_id for row in work.rows} if work.names is None else work.names)
     stored = {
         name: (entity_id, fingerprint)
-        for name, entity_id, fingerprint in await connection.fetch(
-            SQL["find_live_entities"], write.operator_id, names
+        for name, entity_id, fingerprint in await transaction.connection.fetch(
+            SQL["find_live_entities"], write.operator_id, joined_names(names)
         )
     }
-    to_write: list[int] = []
-    for at in ordered:
-        entity_id, fingerprint = stored.get(rows[at].external_id, (None, None))
-        if entity_id is not None:
-            entity_ids[at], created[at] = entity_id, False
-        if fingerprint != rows[at].fingerprint:
-            to_write.append(at)
-    sealed = _Sealed(work, to_write)
-    if transaction.attempt == 0:
-        await _upsert(transaction, write, rows, [at for at in to_write if not created[at]], sealed)
-        await _copy_new(transaction, write, rows, [at for at in to_write if created[at]], sealed)
+    upsert = _EntityUpsert(transaction, write, work, stored)
+    if transaction.attempt == 0 and len(stored) < len(names):
+        await _copy_new(transaction, upsert.packed_new())
     else:
-        # Somebody else is making some of the new ones as well: whatever is there by now is updated.
-        ids = await _upsert(transaction, write, rows, to_write, sealed)
-        for at in to_write:
-            entity_ids[at] = ids[rows[at].external_id]
-            created[at] = entity_ids[at] == rows[at].entity_id
-    return Outcome(entity_ids=entity_ids, created=created)
+        upsert.keep_all()
+    await upsert.write_kept()
+    return upsert.outcome()
 
 
-async def _upsert(
-    transaction: Transaction,
-    write: Write,
-    rows: Sequence[EntityRow],
-    positions: Sequence[int],
-    sealed: _Sealed,
-) -> Mapping[str, str]:
-    """Make or replace entities; return their ids by name."""
-    if not positions:
-        return {}
-    these = [rows[at] for at in positions]
-    written = await transaction.connection.fetch(
-        SQL["upsert_entities"],
-        write.operator_id,
-        write.now_ms,
-        joined([row.external_id for row in these]),
-        joined([str(transaction.first_number + at) for at in positions]),
-        joined([row.entity_id for row in these]),
-        joined([row.entity_type for row in these]),
-        joined([row.data for row in these]),
-        joined([(secret or b"").hex() for secret in sealed.of(positions)]),
-        joined([row.fingerprint.hex() for row in these]),
-    )
-    return dict(map(tuple, written))
+class _EntityUpsert:
+    """The rows of one upsert, compared with what is stored, sealed and written as they are made.
+
+    Rows that are new are packed for a COPY, half again as fast as an upsert; rows that replace others
+    are kept until it is done. Where a COPY has met a row that somebody else is making as well, all
+    are kept, and whatever is there by now is replaced.
+    """
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        write: Write,
+        work: UpsertEntities,
+        stored: Mapping[str, tuple[str, bytes | None]],
+    ) -> None:
+        self._transaction = transaction
+        self._write = write
+        self._work = work
+        self._stored = stored
+        self._ids: dict[int, str] = {}
+        self._new: set[int] = set()
+        self._kept: list[tuple[int, EntityRow, bytes | None]] = []
+
+    def packed_new(self) -> Iterator[bytes]:
+        """The rows that are new, packed; the others that have changed are kept."""
+        first_number = self._transaction.first_number
+        for changed in self._changed():
+            new = [one for one in changed if one[0] in self._new]
+            self._kept += [one for one in changed if one[0] not in self._new]
+            numbered = ((first_number + at, row, sealed) for at, row, sealed in new)
+            yield pack_entities(self._write.operator_id, self._write.now_ms, numbered)
+
+    def keep_all(self) -> None:
+        """Keep all rows that are new or have changed."""
+        for changed in self._changed():
+            self._kept += changed
+
+    async def write_kept(self) -> None:
+        """Make or replace the rows that were kept."""
+        if not self._kept:
+            return
+        rows = [row for _, row, _ in self._kept]
+        written = await self._transaction.connection.fetch(
+            SQL["upsert_entities"],
+            self._write.operator_id,
+            self._write.now_ms,
+            joined([row.external_id for row in rows]),
+            joined([str(self._transaction.first_number + at) for at, _, _ in self._kept]),
+            joined([row.entity_id for row in rows]),
+            joined([row.entity_type for row in rows]),
+            joined([row.data for row in rows]),
+            joined([(sealed or b"").hex() for _, _, sealed in self._kept]),
+            joined([row.fingerprint.hex() for row in rows]),
+        )
+        id_of = dict(map(tuple, written))
+        for at, row, _ in self._kept:
+            self._ids[at] = id_of[row.external_id]
+            if self._ids[at] != row.entity_id:
+                self._new.discard(at)
+
+    def outcome(self) -> Outcome:
+        """The id of each row's entity, and whether it is new."""
+        positions = range(len(self._ids))
+        return Outcome(
+            entity_ids=[self._ids[at] for at in positions],
+            created=[at in self._new for at in positions],
+        )
+
+    def _changed(self) -> Iterator[list[tuple[int, EntityRow, bytes | None]]]:
+        """Position, row and sealed part of those to write, in the order of their names.
+
+        In that order every batch adds what is new, so none waits for another crosswise.
+        """
+        for piece in self._in_order():
+            changed: dict[int, EntityRow] = {}
+            for at, row in piece:
+                entity_id, fingerprint = self._stored.get(row.external_id, (None, None))
+                self._ids[at] = entity_id or row.entity_id
+                if entity_id is None:
+                    self._new.add(at)
+                if fingerprint != row.fingerprint:
+                    changed[at] = row
+            if changed:
+                positions = sorted(changed)
+                sealed = dict(zip(positions, self._work.seal(positions), strict=True))
+                yield [(at, row, sealed[at]) for at, row in changed.items()]
+
+    def _in_order(self) -> Iterator[Sequence[tuple[int, EntityRow]]]:
+        rows = self._work.rows
+        if not isinstance(rows, Pieces):
+            yield sorted(enumerate(rows), key=lambda numbered: numbered[1].external_id)
+            return
+        first = 0
+        for piece in rows.pieces():
+            yield list(enumerate(piece, first))
+            first += len(piece)
 
 
-async def _copy_new(
-    transaction: Transaction,
-    write: Write,
-    rows: Sequence[EntityRow],
-    positions: Sequence[int],
-    sealed: _Sealed,
-) -> None:
-    """Add entities that were not there a moment ago, half again as fast as an upsert.
+async def _copy_new(transaction: Transaction, pieces: Iterator[bytes]) -> None:
+    """Add entities that were not there a moment ago.
 
     Raises `CreatedMeanwhile` when one of them is there after all.
     """
-    if not positions:
-        return
-
-    def pieces() -> Iterator[bytes]:
-        for start in range(0, len(positions), _ROWS_A_PIECE):
-            piece = positions[start : start + _ROWS_A_PIECE]
-            numbered = (
-                (transaction.first_number + at, rows[at], secret)
-                for at, secret in zip(piece, sealed.of(piece), strict=True)
-            )
-            yield pack_entities(write.operator_id, write.now_ms, numbered)
-
     try:
-        await copy_rows(transaction.connection, "entities", ENTITY_COLUMNS, pieces())
+        await copy_rows(transaction.connection, "entities", ENTITY_COLUMNS, pieces)
     except (asyncpg.UniqueViolationError, asyncpg.InternalServerError) as error:
         # On a distributed database every failure of a COPY is XX000. Anything but a row that is
         # there already fails the next attempt in its own words.
@@ -215,25 +234,21 @@ async def _copy_new(
 async def _append_events(
     transaction: Transaction, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
-    names = {row.external_id for row in work.rows}
+    names = {row.external_id for row in work.rows} if work.names is None else set(work.names)
     number_of = await numbers.find(transaction.connection, write.operator_id, names)
-    taken = await _claim_keys(transaction, write, work.rows, number_of)
-    settled = settle_events(work.rows, number_of, taken)
-    if settled.rows:
-        pieces = _packed_events(transaction, write, settled)
-        await copy_rows(transaction.connection, "events", EVENT_COLUMNS, pieces)
-    return settled.outcome
+    taken = await _claim_keys(transaction, write, work.rows, number_of) if work.keyed else {}
+    settling = EventSettling(number_of, taken)
 
+    def packed() -> Iterator[bytes]:
+        event_numbers = count(transaction.first_number)
+        for piece in in_pieces(work.rows):
+            settled = settling.settle(piece)
+            # The numbers come last, so that none is taken when there are no more rows.
+            numbered = zip(settled.rows, settled.numbers, event_numbers, strict=False)
+            yield pack_events(write.operator_id, write.now_ms, numbered)
 
-def _packed_events(
-    transaction: Transaction, write: Write, settled: SettledEvents
-) -> Iterator[bytes]:
-    numbers = count(transaction.first_number)
-    for start in range(0, len(settled.rows), _ROWS_A_PIECE):
-        piece = slice(start, start + _ROWS_A_PIECE)
-        # The numbers come last, so that none is taken when there are no more rows.
-        numbered = zip(settled.rows[piece], settled.numbers[piece], numbers, strict=False)
-        yield pack_events(write.operator_id, write.now_ms, numbered)
+    await copy_rows(transaction.connection, "events", EVENT_COLUMNS, packed())
+    return settling.outcome
 
 
 async def _claim_keys(

@@ -16,6 +16,7 @@ from opdata.errors import Conflict, Unavailable
 from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
+    ChangeSettings,
     DeleteEntity,
     EventQuery,
     JobQuery,
@@ -87,6 +88,9 @@ class SqliteStore:
 
     async def write(self, write: Write) -> Reply:
         """See `Store.write`."""
+        if not isinstance(write.work, DeleteEntity | ChangeSettings):
+            # Made here and now, and not while the one writer holds its lock.
+            len(write.work.rows)
 
         def task(connection: apsw.Connection) -> Reply:
             reply = perform(connection, self._writer.numbers, write)

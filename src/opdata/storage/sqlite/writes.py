@@ -27,7 +27,7 @@ from opdata.storage.base import (
     Write,
 )
 from opdata.storage.records import operator_of
-from opdata.storage.settling import TakenKeys, settle_events, settle_states
+from opdata.storage.settling import EventSettling, TakenKeys, settle_states
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.numbers import EntityNumbers
 
@@ -129,7 +129,8 @@ def _append_events(
     rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
     number_of = numbers.find(connection, operator_id, {row.external_id for row in rows})
     taken = _taken_keys(connection, operator_id, {row.idempotency_key for row in rows})
-    settled = settle_events(rows, number_of, taken)
+    settling = EventSettling(number_of, taken)
+    settled = settling.settle(rows)
     write_rows(
         connection,
         "append_events",
@@ -149,7 +150,7 @@ def _append_events(
             for row in settled.keyed
         ],
     )
-    return settled.outcome
+    return settling.outcome
 
 
 def _set_states(
