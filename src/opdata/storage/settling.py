@@ -75,19 +75,17 @@ class SettledStates(NamedTuple):
     """The rows to set, each with the number of its entity."""
 
     outcome: Outcome
-    overwriting: Sequence[tuple[int, StateRow]]
-    observing: Sequence[tuple[int, StateRow]]
+    rows: Sequence[tuple[int, StateRow]]
 
 
 def settle_states(rows: Sequence[StateRow], number_of: Mapping[str, int]) -> SettledStates:
-    """Sort out states: no entity is `NOT_FOUND`; those with an observation's time may come too late."""
+    """Sort out states: no entity is `NOT_FOUND`."""
     outcome = Outcome(refused={})
-    overwriting: list[tuple[int, StateRow]] = []
-    observing: list[tuple[int, StateRow]] = []
+    accepted: list[tuple[int, StateRow]] = []
     for position, row in enumerate(rows):
         number = number_of.get(row.external_id)
         if number is None:
             outcome.refused[position] = "NOT_FOUND"
         else:
-            (overwriting if row.force else observing).append((number, row))
-    return SettledStates(outcome, overwriting, observing)
+            accepted.append((number, row))
+    return SettledStates(outcome, accepted)

@@ -102,37 +102,26 @@ SELECT idempotency_key, event_id, fingerprint
 FROM opdata.event_keys
 WHERE operator_id = $1 AND idempotency_key = ANY (string_to_array($2, E'\x1f'))
 
--- name: overwrite_states
+-- name: set_states
+-- One that was observed does not overwrite what was observed later; one that is unconditional does
+-- (W28). Both in one statement, so that every batch locks rows in one order.
 INSERT INTO opdata.states (
-    operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
+    operator_id, entity_no, state_key, value, observed_at_ms, unconditional, updated_at_ms
 )
-SELECT o.operator_id, r.entity_no, r.state_key, r.value::json, r.observed_at_ms, $2::bigint
+SELECT
+    o.operator_id, r.entity_no, r.state_key, r.value::json, r.observed_at_ms, r.unconditional,
+    $2::bigint
 FROM opdata.operators AS o
 CROSS JOIN unnest(
     string_to_array($3, E'\x1f')::bigint[], string_to_array($4, E'\x1f'),
-    string_to_array($5, E'\x1f'), string_to_array($6, E'\x1f')::bigint[]
-) AS r (entity_no, state_key, value, observed_at_ms)
+    string_to_array($5, E'\x1f'), string_to_array($6, E'\x1f')::bigint[],
+    string_to_array($7, E'\x1f')::boolean[]
+) AS r (entity_no, state_key, value, observed_at_ms, unconditional)
 WHERE o.operator_id = $1
 ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
     value = excluded.value, observed_at_ms = excluded.observed_at_ms,
-    updated_at_ms = excluded.updated_at_ms
-
--- name: observe_states
--- As overwrite_states, unless what is stored was observed later (W28).
-INSERT INTO opdata.states (
-    operator_id, entity_no, state_key, value, observed_at_ms, updated_at_ms
-)
-SELECT o.operator_id, r.entity_no, r.state_key, r.value::json, r.observed_at_ms, $2::bigint
-FROM opdata.operators AS o
-CROSS JOIN unnest(
-    string_to_array($3, E'\x1f')::bigint[], string_to_array($4, E'\x1f'),
-    string_to_array($5, E'\x1f'), string_to_array($6, E'\x1f')::bigint[]
-) AS r (entity_no, state_key, value, observed_at_ms)
-WHERE o.operator_id = $1
-ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
-    value = excluded.value, observed_at_ms = excluded.observed_at_ms,
-    updated_at_ms = excluded.updated_at_ms
-WHERE excluded.observed_at_ms >= states.observed_at_ms
+    unconditional = excluded.unconditional, updated_at_ms = excluded.updated_at_ms
+WHERE excluded.unconditional OR excluded.observed_at_ms >= states.observed_at_ms
 
 -- name: bury_entity
 -- The record becomes a tombstone; the person's part of it goes (W51).

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import asyncpg
 import msgspec
+import structlog
 
 from opdata.errors import Conflict, OpdataError
 from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
@@ -39,8 +40,12 @@ from opdata.storage.records import (
 
 T = TypeVar("T")
 
+_log = structlog.get_logger("opdata.storage")
+
 _LIMITER_CONNECTIONS: Final = 2
 _PURGE_STEP: Final = 1_000
+_VACUUM_S: Final = 24 * 3600.0
+_VACUUM_PAUSE_S: Final = 5.0
 _FIRST_MS: Final = -(2**62)
 _LAST_MS: Final = 2**62
 _AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
@@ -72,10 +77,11 @@ class PostgresStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
+        if self._vacuum is not None:
+            self._vacuum.cancel()
+            await asyncio.wait([self._vacuum])
         await self._database.close()
         await self._limiter.close()
-        if self._vacuum is not None:
-            await asyncio.wait([self._vacuum])
 
     async def ping(self) -> None:
         """See `Store.ping`."""
@@ -290,10 +296,21 @@ class PostgresStore:
         while self._erased:
             self._erased = False
             try:
-                await self._database.run("vacuum_entities")
-            except (OpdataError, asyncpg.PostgresError):
+                async with self._database.connection() as connection:
+                    # However long it takes, and gently.
+                    await connection.execute("SET statement_timeout = 0")
+                    await connection.execute("SET vacuum_cost_delay = 2")
+                    try:
+                        await connection.execute(SQL["vacuum_entities"], timeout=_VACUUM_S)
+                    finally:
+                        await connection.execute("RESET statement_timeout")
+                        await connection.execute("RESET vacuum_cost_delay")
+            except (OpdataError, asyncpg.PostgresError) as error:
                 self._erased = True  # the housekeeping tries again
+                _log.warning("vacuum_failed", reason=str(error))
                 return
+            # Erasing many takes a vacuum for all of them, not one for each.
+            await asyncio.sleep(_VACUUM_PAUSE_S)
 
 
 def _below(rows: Sequence[Row], record_of: Callable[[Row], T]) -> Sequence[T] | None:

@@ -25,7 +25,6 @@ from opdata.storage.base import (
     Outcome,
     Reply,
     SetStates,
-    StateRow,
     UpsertEntities,
     Write,
 )
@@ -287,26 +286,19 @@ async def _set_states(
     names = {row.external_id for row in work.rows}
     number_of = await numbers.find(transaction.connection, write.operator_id, names)
     settled = settle_states(work.rows, number_of)
-    await _write_states(transaction, write, "overwrite_states", settled.overwriting)
-    await _write_states(transaction, write, "observe_states", settled.observing)
+    if settled.rows:
+        ordered = sorted(settled.rows, key=lambda pair: (pair[0], pair[1].state_key))
+        await transaction.connection.execute(
+            SQL["set_states"],
+            write.operator_id,
+            write.now_ms,
+            joined([str(number) for number, _ in ordered]),
+            joined([row.state_key for _, row in ordered]),
+            joined([row.value for _, row in ordered]),
+            joined([str(row.observed_at_ms) for _, row in ordered]),
+            joined(["t" if row.force else "f" for _, row in ordered]),
+        )
     return settled.outcome
-
-
-async def _write_states(
-    transaction: Transaction, write: Write, name: str, rows: Sequence[tuple[int, StateRow]]
-) -> None:
-    if not rows:
-        return
-    ordered = sorted(rows, key=lambda pair: (pair[0], pair[1].state_key))
-    await transaction.connection.execute(
-        SQL[name],
-        write.operator_id,
-        write.now_ms,
-        joined([str(number) for number, _ in ordered]),
-        joined([row.state_key for _, row in ordered]),
-        joined([row.value for _, row in ordered]),
-        joined([str(row.observed_at_ms) for _, row in ordered]),
-    )
 
 
 async def _delete_entity(transaction: Transaction, write: Write, work: DeleteEntity) -> Outcome:

@@ -159,13 +159,11 @@ def _set_states(
     operator_id, now_ms = write.operator_id, write.now_ms
     number_of = numbers.find(connection, operator_id, {row.external_id for row in work.rows})
     settled = settle_states(work.rows, number_of)
-    for name, rows in (
-        ("overwrite_states", settled.overwriting),
-        ("observe_states", settled.observing),
-    ):
+    for name, force in (("overwrite_states", True), ("observe_states", False)):
         values = [
             (operator_id, number, row.state_key, row.value, row.observed_at_ms, now_ms)
-            for number, row in rows
+            for number, row in settled.rows
+            if row.force is force
         ]
         write_rows(connection, name, values)
     return settled.outcome

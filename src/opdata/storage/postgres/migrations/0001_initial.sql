@@ -82,6 +82,8 @@ CREATE TABLE opdata.event_keys (
     PRIMARY KEY (operator_id, idempotency_key)
 );
 
+-- unconditional: the value was set whatever stood there; it stands here because ON CONFLICT may compute
+-- with nothing but columns.
 CREATE TABLE opdata.states (
     operator_id BIGINT NOT NULL,
     entity_no BIGINT NOT NULL,
@@ -89,6 +91,7 @@ CREATE TABLE opdata.states (
     value JSON NOT NULL,
     observed_at_ms BIGINT NOT NULL,
     updated_at_ms BIGINT NOT NULL,
+    unconditional BOOLEAN NOT NULL DEFAULT false,
     PRIMARY KEY (operator_id, entity_no, state_key)
 ) WITH (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
