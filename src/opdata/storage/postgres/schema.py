@@ -23,9 +23,15 @@ TABLES: Final = (
 _COUNTED: Final = ("operators", "api_keys", "entities", "events", "states", "jobs")
 _LOCK: Final = 8025411762441018  # any number that is no other program's; advisory, in this database
 _CREATE: Final = (
-    "CREATE SCHEMA opdata",
+    # Unless whoever may not create one in this database has been given one.
+    "CREATE SCHEMA IF NOT EXISTS opdata",
     "CREATE TABLE opdata.migrations (name TEXT PRIMARY KEY, applied_at_ms BIGINT NOT NULL)",
 )
+# In one snapshot: another process may be migrating.
+_WHOSE: Final = """
+SELECT coalesce(bool_or(relname = 'migrations'), false) AS ours, count(*) > 0 AS anything
+FROM pg_class WHERE relnamespace = to_regnamespace('opdata')
+"""
 _END_OF_STATEMENT: Final = re.compile(r";[ \t]*$", re.MULTILINE)
 
 # What would stop the database from being distributed, or from staying so (docs/scaling.md).
@@ -82,7 +88,7 @@ async def migrate(connection: Connection, *, dry_run: bool = False) -> Sequence[
             applied = await _applied(connection)
             if migration.name in applied:
                 continue
-            if not applied and not await _has_schema(connection):
+            if not applied:
                 for statement in _CREATE:
                     await connection.execute(statement)
             for statement in statements(migration.sql):
@@ -158,14 +164,11 @@ def known_migrations() -> Sequence[Migration]:
 
 
 async def _applied(connection: Connection) -> set[str]:
-    if await connection.fetchval("SELECT to_regclass('opdata.migrations')") is None:
-        if await _has_schema(connection):
-            message = "The database has a schema opdata of another program; nothing was touched"
-            raise StartupError(message)
-        return set()
-    return {row[0] for row in await connection.fetch(SQL["applied_migrations"])}
-
-
-async def _has_schema(connection: Connection) -> bool:
-    found = await connection.fetchval("SELECT to_regnamespace('opdata')")
-    return found is not None
+    whose = await connection.fetchrow(_WHOSE)
+    assert whose is not None
+    if whose["ours"]:
+        return {row[0] for row in await connection.fetch(SQL["applied_migrations"])}
+    if whose["anything"]:
+        message = "The database has a schema opdata of another program; nothing was touched"
+        raise StartupError(message)
+    return set()
