@@ -135,8 +135,13 @@ class Database:
             raise Unavailable
         task = asyncio.create_task(self._tried(work, undo=undo))
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, in case nobody waits for it any more
 
     async def _tried(self, work: Callable[[Transaction], Awaitable[T]], *, undo: bool) -> T:
         lost: Exception | None = None
@@ -188,7 +193,8 @@ class Database:
         """What became of a transaction whose commit was not answered."""
         deadline = time.monotonic() + self._busy_timeout_s
         while time.monotonic() < deadline:
-            with suppress(Unavailable):
+            # A server that has been failed over may know no such transaction, and says so as an error.
+            with suppress(Unavailable, asyncpg.PostgresError):
                 async with self._acquired() as connection:
                     outcome = await connection.fetchval(SQL["outcome_of"], xact_id)
                 if outcome == "committed":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 import asyncpg
@@ -100,7 +101,8 @@ class PostgresStore:
             return await perform(transaction, self._numbers, write)
 
         reply = await self._database.transaction(work, undo=write.dry_run)
-        if isinstance(write.work, DeleteEntity) and not write.dry_run:
+        erased = isinstance(write.work, DeleteEntity) and not (write.dry_run or reply.replayed)
+        if erased and reply.status == HTTPStatus.OK:
             self._vacuum_soon()
         return reply
 
