@@ -15,7 +15,12 @@ import pytest
 from opdata.errors import IdempotencyInFlight, Unavailable
 from opdata.storage import open_store
 from opdata.storage.postgres import PostgresStore
-from opdata.storage.postgres.connection import ConnectionOptions, connect_arguments
+from opdata.storage.postgres.connection import (
+    SQL,
+    ConnectionOptions,
+    connect_arguments,
+    translated,
+)
 from opdata.storage.postgres.database import Database, Transaction
 from tests.contract.tenant import NOW_MS, Tenant, claim, entity_row, event_row, state_row
 from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
@@ -323,6 +328,63 @@ async def test_what_the_database_says_of_values_goes_no_further(url: str) -> Non
         await database.transaction(fail)
     assert "canary" not in str(raised.value)
     await database.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InvalidPasswordError("changed"),
+        asyncpg.InvalidCatalogNameError("dropped"),
+        asyncpg.TargetServerAttributeNotMatched("no primary"),
+        asyncpg.AdminShutdownError("bye"),
+        asyncpg.CannotConnectNowError("starting"),
+        asyncpg.TooManyConnectionsError("full"),
+        asyncpg.DiskFullError("full"),
+        asyncpg.QueryCanceledError("too long"),
+        asyncpg.ReadOnlySQLTransactionError("standby"),
+        asyncpg.InterfaceError("pool is closing"),
+        ConnectionRefusedError("away"),
+        TimeoutError("late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_pass_is_unavailable_and_keeps_its_cause(error: Exception) -> None:
+    with pytest.raises(Unavailable) as raised, translated():
+        raise error
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UniqueViolationError("twice"),
+        asyncpg.InterfaceError("the server expects 2 arguments for this query, 1 was passed"),
+        asyncpg.UndefinedTableError("gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_fault_of_ours_stays_one(error: Exception) -> None:
+    with pytest.raises(type(error)), translated():
+        raise error
+
+
+async def test_a_promoted_server_is_not_asked_what_became_of_a_transaction(
+    tenant: Tenant, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have given the number to another one: what it says would be worth nothing."""
+    await tenant.create("p1")
+    fetchval = asyncpg.Connection.fetchval
+
+    async def promoted(connection: Any, query: str, *args: Any, **rest: Any) -> Any:
+        if query == SQL["outcome_of"]:
+            xact_id, timeline = args
+            args = (xact_id, f"{int(timeline, 16) + 1:08X}")
+        return await fetchval(connection, query, *args, **rest)
+
+    wire.break_at("COMMIT", arrives=True)
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", promoted)
+    with pytest.raises(Unavailable, match="written whole or not at all"):
+        await tenant.append(event_row("p1", "1"))
 
 
 async def test_the_session_is_what_the_statements_count_on(url: str) -> None:

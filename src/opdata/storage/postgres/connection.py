@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,8 +26,16 @@ SEPARATOR: Final = "\x1f"
 
 _CONNECT_S: Final = 10.0
 _SLACK_S: Final = 5.0
+_CLOSE_S: Final = 5.0
 _CACHED_STATEMENTS: Final = 100
 _SCHEME: Final = re.compile(r"postgres(ql)?://")
+
+# What is wrong with a URL when a command starts, and in a server that is running with the database:
+# a password that was changed, a database that is being restored.
+_REFUSALS: Final = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28
+    asyncpg.InvalidCatalogNameError,  # 3D000
+)
 
 # What passes by itself, or is for whoever runs the database to mend. Nothing was written: the
 # transaction that met it is gone.
@@ -42,6 +50,8 @@ _TRANSIENT: Final = (
     asyncpg.ReadOnlySQLTransactionError,  # 25006: what was the primary is a standby now
     asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03: this process was frozen
     asyncpg.InvalidCachedStatementError,  # the schema has just been migrated
+    asyncpg.TargetServerAttributeNotMatched,  # no primary among the hosts of the URL, for now
+    *_REFUSALS,
 )
 
 
@@ -61,11 +71,11 @@ def check_url(url: str) -> None:
     """Raise `ConfigError` for what is no PostgreSQL URL with a database in it."""
     try:
         parts = urlsplit(url)
-        named = parts.path.strip("/") or dict(parse_qsl(parts.query)).get("dbname")
-        whole = _SCHEME.match(url) and named and (parts.port is None or parts.port > 0)
     except ValueError:
-        whole = False
-    if not whole:
+        named = None
+    else:
+        named = parts.path.strip("/") or dict(parse_qsl(parts.query)).get("dbname")
+    if not (_SCHEME.match(url) and named):
         message = (
             "A PostgreSQL URL reads postgresql://user@host:5432/database, with TLS and other "
             f"parameters after a ?, not {without_password(url)!r}"
@@ -110,22 +120,22 @@ async def connect(options: ConnectionOptions) -> asyncpg.Connection[asyncpg.Reco
 
     Raises `ConfigError`, `StartupError`, and `Unavailable`, all of them naming the URL.
     """
+    check_url(options.url)
     shown = without_password(options.url)
     try:
         with translated():
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
                 **connect_arguments(options)
             )
-    except (
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
-    ) as error:
-        message = f"Cannot open {shown}: {error.args[0]}"
-        raise StartupError(message) from None
     except Unavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, _REFUSALS):
+            message = f"Cannot open {shown}: {cause.args[0]}"
+            raise StartupError(message) from None
         message = f"Cannot reach {shown}"
-        raise Unavailable(message) from error.__cause__
-    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        raise Unavailable(message) from cause
+    except (asyncpg.PostgresError, asyncpg.ClientConfigurationError, ValueError) as error:
+        # A parameter that the server or the driver does not know, for instance.
         message = f"{shown}: {error}"
         raise ConfigError(message) from None
     try:
@@ -145,6 +155,24 @@ async def _require_fit(connection: Connection) -> None:
     if encoding != "UTF8":
         message = f"The database's encoding is {encoding}; opdata needs UTF8"
         raise StartupError(message)
+
+
+@asynccontextmanager
+async def connected(
+    options: ConnectionOptions,
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection for a while. Raises `ConfigError`, `StartupError`, `Unavailable`."""
+    connection = await connect(options)
+    try:
+        with translated():
+            yield connection
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"{without_password(options.url)}: {error.args[0]}"
+        raise StartupError(message) from None
+    finally:
+        # Hanging up on a connection that has broken raises nothing that matters any more.
+        with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            await connection.close(timeout=_CLOSE_S)
 
 
 @contextmanager

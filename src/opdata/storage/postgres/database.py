@@ -185,18 +185,18 @@ class Database:
                 if ended != "COMMIT":  # what PostgreSQL says when it has rolled back instead
                     raise Unavailable
                 return result
-        if await self._was_committed(opening["xact_id"], broken):
+        if await self._was_committed(opening["xact_id"], opening["timeline"], broken):
             return result
         raise broken
 
-    async def _was_committed(self, xact_id: str, broken: Unavailable) -> bool:
+    async def _was_committed(self, xact_id: str, timeline: str, broken: Unavailable) -> bool:
         """What became of a transaction whose commit was not answered."""
         deadline = time.monotonic() + self._busy_timeout_s
         while time.monotonic() < deadline:
             # A server that has been failed over may know no such transaction, and says so as an error.
             with suppress(Unavailable, asyncpg.PostgresError):
                 async with self._acquired() as connection:
-                    outcome = await connection.fetchval(SQL["outcome_of"], xact_id)
+                    outcome = await connection.fetchval(SQL["outcome_of"], xact_id, timeline)
                 if outcome == "committed":
                     return True
                 if outcome == "aborted":

@@ -90,6 +90,11 @@ async def distribute(connection: Connection) -> Sequence[str]:
                 f" colocate_with => '{together}')"
             )
             done.append(f"{table}: distributed by {COLUMN}")
+    for table in (*ON_EVERY_NODE, *DISTRIBUTED):
+        # The rows have been copied to their nodes. What stays behind could not be erased any more.
+        await connection.execute(
+            f"SELECT truncate_local_data_after_distributing_table('opdata.{table}')"
+        )
     return done
 
 

@@ -7,13 +7,19 @@
 -- DO UPDATE SET computes with columns only, never with a parameter or now(): Citus wants it immutable.
 
 -- name: open_write
--- The transaction's own id, to ask after it if the connection breaks at the commit, and its block
--- of numbers. By itself: on a distributed database these are the coordinator's to answer.
-SELECT pg_current_xact_id()::text AS xact_id, nextval('opdata.blocks') AS block
+-- The transaction's own id and the server's timeline, to ask after it if the connection breaks at the
+-- commit, and its block of numbers. By itself: on a distributed database these are the coordinator's.
+SELECT
+    pg_current_xact_id()::text AS xact_id,
+    left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline,
+    nextval('opdata.blocks') AS block
 
 -- name: outcome_of
--- committed, aborted or in progress.
-SELECT pg_xact_status($1::text::xid8)
+-- committed, aborted or in progress; null on another timeline: a server that was promoted counts on
+-- from where it was, and may have given the same id to another transaction.
+SELECT CASE
+    WHEN left(pg_walfile_name(pg_current_wal_lsn()), 8) = $2 THEN pg_xact_status($1::text::xid8)
+END
 
 -- name: claim
 -- Make the claim, or take over an expired one. No row: somebody else has it. Waits for a twin that

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Final, TypeVar
 
 import asyncpg
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from opdata.errors import Conflict, OpdataError
 from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
@@ -24,7 +26,13 @@ from opdata.storage.base import (
     Write,
 )
 from opdata.storage.buckets import bucket_of, taken_of
-from opdata.storage.postgres.connection import SQL, ConnectionOptions, joined
+from opdata.storage.postgres.connection import (
+    SQL,
+    Connection,
+    ConnectionOptions,
+    connected,
+    joined,
+)
 from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
@@ -45,7 +53,7 @@ _log = structlog.get_logger("opdata.storage")
 
 _LIMITER_CONNECTIONS: Final = 2
 _PURGE_STEP: Final = 1_000
-_VACUUM_S: Final = 24 * 3600.0
+_UNHURRIED_S: Final = 24 * 3600.0
 _VACUUM_PAUSE_S: Final = 5.0
 _FIRST_MS: Final = -(2**62)
 _LAST_MS: Final = 2**62
@@ -91,7 +99,7 @@ class PostgresStore:
 
     async def report(self) -> StoreReport:
         """See `Store.report`."""
-        async with self._database.connection() as connection:
+        async with self._unhurried() as connection:
             return await inspect(connection, self._options.url)
 
     async def write(self, write: Write) -> Reply:
@@ -288,6 +296,15 @@ class PostgresStore:
                 )
                 gone += int(done.rpartition(" ")[2])
 
+    @asynccontextmanager
+    async def _unhurried(self) -> AsyncIterator[Connection]:
+        """A connection of its own for what takes as long as the database is large."""
+        async with self._database.connection():
+            pass  # raises when the store is closed or the server away
+        options = replace(self._options, statement_timeout_s=_UNHURRIED_S)
+        async with connected(options) as connection:
+            yield connection
+
     def _vacuum_soon(self) -> None:
         """Have the old versions of erased rows removed, without anybody waiting for it (W51)."""
         self._erased = True
@@ -298,15 +315,9 @@ class PostgresStore:
         while self._erased:
             self._erased = False
             try:
-                async with self._database.connection() as connection:
-                    # However long it takes, and gently.
-                    await connection.execute("SET statement_timeout = 0")
+                async with self._unhurried() as connection:
                     await connection.execute("SET vacuum_cost_delay = 2")
-                    try:
-                        await connection.execute(SQL["vacuum_entities"], timeout=_VACUUM_S)
-                    finally:
-                        await connection.execute("RESET statement_timeout")
-                        await connection.execute("RESET vacuum_cost_delay")
+                    await connection.execute(SQL["vacuum_entities"])
             except (OpdataError, asyncpg.PostgresError) as error:
                 self._erased = True  # the housekeeping tries again
                 _log.warning("vacuum_failed", reason=str(error))
