@@ -58,6 +58,21 @@ app.command("opdata.cli.keys:app", name="keys", help="Create, list and revoke AP
 app.command("opdata.cli.jobs:app", name="jobs", help="List batch jobs and show what became of one.")
 app.command("opdata.cli.db:app", name="db", help="Migrate, check and distribute the database.")
 app.command(
+    "opdata.cli.copy:copy",
+    help="""Copy a whole installation into another database, and prove it equal.
+
+From SQLite to PostgreSQL, back, or between two of a kind. The target is
+made if need be; it must be empty, or hold an unfinished copy of the same
+source, which is then completed. Personal data moves sealed: the master key
+is not needed here, and the new server needs the same one.
+
+The source takes no writes meanwhile: a running server answers them with 503,
+and reads go on. Better stop it first, and start it on the target afterwards.
+
+A URL with a password belongs into the environment, not on the command line.
+Exit code 1 when the two are not equal in the end.""",
+)
+app.command(
     "opdata.cli.doctor:doctor",
     help="""Check this installation and say what to do about what is wrong.
 

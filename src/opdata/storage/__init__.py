@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Final, Protocol, cast
 
 from opdata.config import Settings, without_password
 from opdata.errors import ConfigError
 from opdata.storage.base import Store
+from opdata.storage.transfer import Source, Target
 
 __all__ = [
     "Store",
@@ -16,6 +18,7 @@ __all__ = [
     "is_embedded",
     "migrate_store",
     "open_configured",
+    "open_for_copy",
     "open_store",
 ]
 
@@ -34,6 +37,8 @@ class _StorePackage(Protocol):
     ) -> Store: ...
     async def migrate(self, url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]: ...
     async def distribute(self, url: str, *, busy_timeout_s: float) -> Sequence[str]: ...
+    async def source(self, url: str, *, busy_timeout_s: float) -> Source: ...
+    async def target(self, url: str, *, busy_timeout_s: float) -> Target: ...
 
 
 _POSTGRES: Final = "opdata.storage.postgres"
@@ -97,6 +102,27 @@ async def distribute_store(url: str, *, busy_timeout_s: float = 10.0) -> Sequenc
     distributed, `StartupError` for a server that cannot, and as `open_store` does.
     """
     return await _package_of(url).distribute(url, busy_timeout_s=busy_timeout_s)
+
+
+@asynccontextmanager
+async def open_for_copy(
+    from_url: str, to_url: str, *, busy_timeout_s: float = 10.0
+) -> AsyncIterator[tuple[Source, Target]]:
+    """Both ends of a copy; until the block ends the source takes no writes, and reads go on.
+
+    Nothing is created or changed yet, see `transfer.copy_installation`. Raises as `open_store`
+    does, `Unavailable` also when the source's lock cannot be had within `busy_timeout_s`.
+    """
+    ends = _package_of(from_url), _package_of(to_url)
+    source = await ends[0].source(from_url, busy_timeout_s=busy_timeout_s)
+    try:
+        target = await ends[1].target(to_url, busy_timeout_s=busy_timeout_s)
+        try:
+            yield source, target
+        finally:
+            await target.close()
+    finally:
+        await source.close()
 
 
 def is_embedded(url: str) -> bool:

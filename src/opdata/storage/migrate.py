@@ -8,10 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from importlib.resources import files
+from typing import Final
 
 from msgspec import Struct
 
-from opdata.errors import DatabaseNotMigrated, DatabaseTooNew
+from opdata.errors import DatabaseNotMigrated, DatabaseTooNew, StartupError
+
+UNFINISHED_COPY: Final = "unfinished_copy"
+"""Stands among the migrations of a database that `opdata copy` has not filled yet: nothing else may
+use it, and an older opdata, to which it is a migration it does not know, does not either."""
 
 _NAME = re.compile(r"(?P<number>[0-9]{4})_[a-z0-9_]+\.sql")
 
@@ -31,7 +36,17 @@ def find_migrations(package: str) -> Sequence[Migration]:
 
 
 def pending(known: Sequence[Migration], applied: Collection[str]) -> Sequence[Migration]:
-    """What is still to apply. Raises `DatabaseTooNew` for an applied migration this code lacks."""
+    """What is still to apply.
+
+    Raises `DatabaseTooNew` for an applied migration this code lacks, `StartupError` for a database
+    that is an unfinished copy.
+    """
+    if UNFINISHED_COPY in applied:
+        message = (
+            "The database is an unfinished copy: run the same opdata copy again, and it goes on "
+            "from there"
+        )
+        raise StartupError(message)
     names = {migration.name for migration in known}
     if unknown := sorted(set(applied) - names):
         message = (

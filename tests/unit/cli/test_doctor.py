@@ -212,7 +212,7 @@ def test_a_clock_apart_from_the_servers_is_found(
     run: Run, postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = time.time
-    monkeypatch.setattr(doctor.time, "time", lambda: real() + 5)
+    monkeypatch.setattr(time, "time", lambda: real() + 5)
 
     assert findings(run)["clock"]["status"] == "failed"
 

@@ -20,8 +20,9 @@ from opdata.storage.sqlite.connection import (
 from opdata.storage.sqlite.schema import known_names, require_migrated, require_ours
 from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
+from opdata.storage.sqlite.transfer import source, target
 
-__all__ = ["SqliteStore", "distribute", "migrate", "open_", "path_of"]
+__all__ = ["SqliteStore", "distribute", "migrate", "open_", "path_of", "source", "target"]
 
 
 async def open_(

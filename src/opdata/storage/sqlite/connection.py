@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import apsw
 
+from opdata.config import without_password
 from opdata.errors import ConfigError, Unavailable
 from opdata.storage.queries import load_queries, rows_of_values
 
@@ -42,7 +43,8 @@ def path_of(url: str) -> Path:
     path = unquote(url.removeprefix("sqlite:///"))
     if not url.startswith("sqlite:///") or not path or "?" in path:
         message = (
-            f"A SQLite URL reads sqlite:///relative/path or sqlite:////absolute/path, not {url!r}"
+            "A SQLite URL reads sqlite:///relative/path or sqlite:////absolute/path, not "
+            f"{without_password(url)!r}"
         )
         raise ConfigError(message)
     return Path(path)
@@ -123,12 +125,16 @@ def translated() -> Iterator[None]:
 
 
 def write_rows(connection: apsw.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Run a named `INSERT … VALUES` for every row; see `insert_rows`."""
+    insert_rows(connection, SQL[name], rows)
+
+
+def insert_rows(connection: apsw.Connection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Run an `INSERT … VALUES` for every row, many rows a statement.
 
     Each statement run gives the interpreter's lock away and has to win it back; a hundred rows at
     a time keep that from dominating while other requests are being decoded.
     """
-    sql = SQL[name]
     many = rows_of_values(sql, _ROWS_A_STATEMENT)
     whole = len(rows) - len(rows) % _ROWS_A_STATEMENT
     for start in range(0, whole, _ROWS_A_STATEMENT):

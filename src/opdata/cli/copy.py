@@ -1,0 +1,186 @@
+"""`opdata copy`: a whole installation from one database into another."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from opdata.cli.exits import Exit
+from opdata.cli.output import fail, is_terminal, note, print_json, print_table
+from opdata.cli.stores import AsJson
+from opdata.config import load_settings, without_password
+from opdata.storage import open_for_copy
+from opdata.storage.transfer import (
+    Comparison,
+    Holds,
+    Progress,
+    Result,
+    Show,
+    copy_installation,
+    verify_installation,
+)
+
+INTERRUPTED: Final = 130
+_LINE_EVERY_S: Final = 5.0
+
+_MASTER_KEY: Final = (
+    "The new server needs the same master key: take master.key along to its data directory, or set "
+    "OPDATA_MASTER_KEY."
+)
+
+
+def copy(
+    *,
+    from_: Annotated[
+        str,
+        Parameter(
+            name="--from",
+            env_var="OPDATA_COPY_FROM",
+            help="URL of the database to copy, sqlite:///path or postgresql://user@host/database.",
+        ),
+    ],
+    to: Annotated[
+        str,
+        Parameter(
+            name="--to",
+            env_var="OPDATA_COPY_TO",
+            help="URL of the database to fill. A PostgreSQL database must exist.",
+        ),
+    ],
+    verify_only: Annotated[
+        bool,
+        Parameter(help="Compare the two and write nothing.", negative=(), show_default=False),
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Copy a whole installation into another database, and prove it equal."""
+    try:
+        result = asyncio.run(_run(from_, to, verify_only=verify_only))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from there")
+        return INTERRUPTED
+    if as_json:
+        print_json(_summary(from_, to, result))
+    else:
+        print_table(
+            ("TABLE", "ROWS", "COPIED", "CHECKSUM"),
+            [_cells(comparison, result) for comparison in result.comparisons],
+        )
+    if not result.equal:
+        for line in _differences(result):
+            fail(line)
+        note(_advice(result, verify_only=verify_only))
+        return Exit.PROBLEM
+    if verify_only or result.found is Holds.ROWS:
+        note("The two hold the same rows; nothing was written.")
+    else:
+        note(f"Copied into {without_password(to)}, and every row compared.")
+    note(_MASTER_KEY)
+    return Exit.OK
+
+
+async def _run(from_url: str, to_url: str, *, verify_only: bool) -> Result:
+    work = verify_installation if verify_only else copy_installation
+    busy_timeout_s = load_settings().busy_timeout_s
+    async with open_for_copy(from_url, to_url, busy_timeout_s=busy_timeout_s) as (source, target):
+        with _display() as show:
+            return await work(source, target, show)
+
+
+def _cells(comparison: Comparison, result: Result) -> Sequence[str]:
+    copied = result.copied.get(comparison.table, 0)
+    shown = comparison.source.hex if comparison.equal else "differs"
+    return comparison.table, f"{comparison.source.rows:,}", f"{copied:,}", shown
+
+
+def _summary(from_url: str, to_url: str, result: Result) -> object:
+    return {
+        "ok": result.equal,
+        "from": without_password(from_url),
+        "to": without_password(to_url),
+        "resumed": result.found is Holds.UNFINISHED and bool(result.copied),
+        "tables": [
+            {
+                "table": each.table,
+                "equal": each.equal,
+                "copied": result.copied.get(each.table, 0),
+                "source": {"rows": each.source.rows, "checksum": each.source.hex},
+                "target": {"rows": each.target.rows, "checksum": each.target.hex},
+            }
+            for each in result.comparisons
+        ],
+    }
+
+
+def _differences(result: Result) -> Iterator[str]:
+    for each in result.comparisons:
+        if not each.equal:
+            yield (
+                f"{each.table} differs: {each.source.rows:,} rows in the source, "
+                f"{each.target.rows:,} in the target"
+                + (", not all of them the same" if each.source.rows == each.target.rows else "")
+            )
+
+
+def _advice(result: Result, *, verify_only: bool) -> str:
+    if result.found is Holds.ROWS:
+        return (
+            "One of the two has been written to since the copy was finished; neither was touched. "
+            "For a new copy name an empty database as the target."
+        )
+    if verify_only:
+        return "The target is an unfinished copy: without --verify-only it is completed."
+    return (
+        "The target stays marked as unfinished, and no server uses it. Check both databases with "
+        "opdata db check, and run the same command again: what differs is copied anew."
+    )
+
+
+@contextmanager
+def _display() -> Iterator[Show]:
+    """How far it has come, on standard error: a bar on a terminal, else a line now and then."""
+    if not is_terminal(sys.stderr):
+        yield _Lines().show
+        return
+    from rich.console import Console  # noqa: PLC0415 - start-up time
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                description=f"{progress.doing} {progress.table}",
+                completed=progress.rows,
+                total=progress.total,
+            )
+
+        yield show
+
+
+class _Lines:
+    """A line every few seconds, for logs."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _LINE_EVERY_S
+
+    def show(self, progress: Progress) -> None:
+        """Print the line when it is time."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _LINE_EVERY_S
+            note(f"{progress.doing} {progress.table}: {progress.rows:,} of {progress.total:,} rows")
