@@ -1,4 +1,4 @@
-"""Fixtures shared by all suites."""
+"""Fixtures shared by all suites: what they serve is served on every store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,27 @@ import pytest
 
 from tests.support.api import Api, serving_api
 from tests.support.running import RunningServer
+from tests.support.stored import STORES, database_of
+
+
+@pytest.fixture(params=STORES)
+def db(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The setting `db` that names an empty database, of each store in turn."""
+    with database_of(request.param) as setting:
+        yield setting
+
+
+@pytest.fixture(params=STORES, scope="module")
+def module_db(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same, for all tests of a module."""
+    with database_of(request.param) as setting:
+        yield setting
 
 
 @pytest.fixture
-async def apis(tmp_path: Path) -> AsyncIterator[tuple[Api, Api]]:
+async def apis(tmp_path: Path, db: str) -> AsyncIterator[tuple[Api, Api]]:
     """Two operators' views of a server in this process, quotas out of the way."""
-    async with serving_api(tmp_path / "data") as pair:
+    async with serving_api(tmp_path / "data", db=db) as pair:
         yield pair
 
 
@@ -31,8 +46,8 @@ def other_api(apis: tuple[Api, Api]) -> Api:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterator[RunningServer]:
     """A real server process, shared by a module's tests."""
-    running = RunningServer(tmp_path_factory.mktemp("server") / "data").start()
+    running = RunningServer(tmp_path_factory.mktemp("server") / "data", db=module_db).start()
     yield running
     assert running.stop() == 0

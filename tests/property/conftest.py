@@ -26,7 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """The way of an item into an embedded store and out again, shared by a module's examples."""
-    with Pipeline(tmp_path_factory.mktemp("pipeline") / "opdata.db") as running:
+def pipeline(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterator[Pipeline]:
+    """The way of an item into a store and out again, shared by a module's examples."""
+    embedded = f"sqlite:///{tmp_path_factory.mktemp('pipeline') / 'opdata.db'}"
+    with Pipeline(module_db or embedded) as running:
         yield running

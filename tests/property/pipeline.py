@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from itertools import count
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,10 +23,10 @@ NOW_MS = 1_775_476_800_000
 
 
 class Pipeline:
-    """An embedded store and a key ring; a context manager."""
+    """A store and a key ring; a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._names = count()
         self._runner = asyncio.Runner()
         self.ring = KeyRing(bytes(32))
@@ -37,7 +36,7 @@ class Pipeline:
         self.store: Store
 
     def __enter__(self) -> Self:
-        self.store = self.run(open_store(f"sqlite:///{self._path}"))
+        self.store = self.run(open_store(self._url))
         return self
 
     def __exit__(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import apsw
 import httpx2
 
 from opdata import server
@@ -19,6 +18,7 @@ from opdata.keys import new_key
 from opdata.logs import configure_logging
 from opdata.model import ApiKey
 from opdata.storage import open_store
+from tests.support.stored import Stored, stored_at
 
 PLAYER = {"email": "a@example.com", "country": "GB", "currency": "GBP", "status": "active"}
 
@@ -40,12 +40,13 @@ def state(external_id: str, value: Any, key: str = "balance", **members: Any) ->
 
 
 class Api:
-    """One operator's view of a server; `rows` looks behind it."""
+    """One operator's view of a server; `stored` and `rows` look behind it."""
 
     def __init__(self, client: httpx2.AsyncClient, settings: Settings, operator: str) -> None:
         self.client = client
         self.settings = settings
         self.operator = operator
+        self.stored: Stored = stored_at(settings.database_url)
 
     async def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         """`path` is below the base path, or at the root for `/api-keys` and the operations."""
@@ -78,9 +79,7 @@ class Api:
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """What stands in the database."""
-        path = self.settings.database_url.removeprefix("sqlite:///")
-        with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-            return list(connection.execute(sql, values))
+        return self.stored.rows(sql, *values)
 
 
 async def add_operator(settings: Settings, name: str) -> str:

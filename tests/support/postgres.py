@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from opdata.storage import migrate_store
-from tests.support.running import free_port
+from tests.support.ports import free_port
 
 FOLDERS: Final = {18: "pginstall18", 16: "pginstall"}
 _START_TIMEOUT_S: Final = 30

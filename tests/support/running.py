@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,32 +13,46 @@ from typing import Any
 
 import httpx2
 
+from opdata.config import Settings, load_settings
+from tests.support.ports import free_port
+from tests.support.stored import Stored, stored_at
+
 OPDATA = str(Path(sys.executable).with_name("opdata"))
 START_TIMEOUT_S = 30
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class RunningServer:
-    """`opdata serve` on a data directory. Stopped by its own pid, never by name."""
+    """`opdata serve` on a data directory, and on the database `db` unless that is empty.
 
-    def __init__(self, data_dir: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+    Stopped by its own pid, never by name.
+    """
+
+    def __init__(
+        self, data_dir: Path, *flags: str, db: str = "", env: dict[str, str] | None = None
+    ) -> None:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._flags = flags
-        self._env = {**os.environ, **(env or {})}
+        # As a password would be, the URL is kept from the command line.
+        self._env = {**os.environ, **({"OPDATA_DB": db} if db else {}), **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[httpx2.Client] = []
 
     @property
     def base(self) -> str:
         return f"{self.url}/operator-data-api"
+
+    @property
+    def settings(self) -> Settings:
+        """Those that any process has which works on the same database."""
+        return load_settings({"data_dir": str(self.data_dir)}, self._env, self.data_dir)
+
+    @property
+    def stored(self) -> Stored:
+        """A look behind the server."""
+        return stored_at(self.settings.database_url)
 
     @property
     def pid(self) -> int:

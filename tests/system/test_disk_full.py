@@ -5,23 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 from tests.support.api import deposit, player
+from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
+from tests.support.stored import STORES
 from tests.system.conftest import Serve
 
 SIZE_MIB = 24
 FREE_KIB = 600
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with room for little."""
-    folder = tmp_path / "data"
+class SmallDisk(NamedTuple):
+    """A file system with room for little, and the database on it as the setting `db` names it."""
+
+    folder: Path
+    data_dir: Path
+    db: str
+
+
+@contextmanager
+def _mounted(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=700", "opdata-test", str(folder)]
     try:
@@ -30,8 +40,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("there is no mount command here")
     if done.returncode != 0:
         pytest.skip(f"a small file system needs root: {done.stderr.strip()}")
-    yield folder
+    yield
     subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+
+
+@pytest.fixture(params=STORES)
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
+    data_dir = tmp_path / "data"
+    if request.param == "sqlite":
+        with _mounted(data_dir):
+            yield SmallDisk(data_dir, data_dir, "")
+        return
+    # The tables are on it, and the log is not: when that has no room left PostgreSQL stops itself.
+    server = postgres_server(18)
+    folder = server.folder / "small"
+    with _mounted(folder):
+        owner = server.data.stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        run_sql(server.url, f"CREATE TABLESPACE small LOCATION '{folder}'")
+        url = migrated_database(server.url)
+        run_sql(server.url, f"ALTER DATABASE {urlsplit(url).path.strip('/')} SET TABLESPACE small")
+        yield SmallDisk(folder, data_dir, url)
+        drop_database(url)
+        run_sql(server.url, "DROP TABLESPACE small")
+    folder.rmdir()
 
 
 def _fill(folder: Path) -> Path:
@@ -48,10 +80,10 @@ def _batch(number: int) -> list[dict[str, object]]:
 
 
 def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
-    small_disk: Path, serve: Serve
+    small_disk: SmallDisk, serve_as_told: Serve
 ) -> None:
     """W25, and UNAVAILABLE of WIRE.md §2."""
-    server = serve(data_dir=small_disk)
+    server = serve_as_told(data_dir=small_disk.data_dir, db=small_disk.db)
     with closing(server.client()) as client:
 
         def post(number: int) -> httpx2.Response:
@@ -59,7 +91,7 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
             return client.post("/batch/entities", json=_batch(number), headers=headers)
 
         assert post(0).status_code == 200
-        ballast = _fill(small_disk)
+        ballast = _fill(small_disk.folder)
         stored, refused = [0], 0
         for number in range(1, 30):
             answer = post(number)
@@ -77,7 +109,7 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
         # What is there can be read all the while.
         assert client.get(f"/entities/p{stored[-1]}-499").status_code == 200
         assert client.get(f"/entities/p{number}-0").status_code == 404
-        last = small_disk / "last bytes"
+        last = small_disk.folder / "last bytes"
         with suppress(OSError), last.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
@@ -97,10 +129,12 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
     assert server.stop() == 0
 
 
-def test_a_full_disk_does_not_keep_a_server_from_stopping(small_disk: Path, serve: Serve) -> None:
-    server = serve(data_dir=small_disk)
+def test_a_full_disk_does_not_keep_a_server_from_stopping(
+    small_disk: SmallDisk, serve_as_told: Serve
+) -> None:
+    server = serve_as_told(data_dir=small_disk.data_dir, db=small_disk.db)
     with closing(server.client()) as client:
-        _fill(small_disk)
+        _fill(small_disk.folder)
         for number in range(3):
             client.post("/batch/entities", json=_batch(number))
         assert server.stop() == 0

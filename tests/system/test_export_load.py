@@ -83,11 +83,11 @@ class Loaded:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+def loaded(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterator[Loaded]:
     home = tmp_path_factory.mktemp("export")
     folder = Path(REAL) if REAL else _make_export(home / "files")
     limits = ("--limit-batch", "1000000/60s", "--limit-read", "1000000/60s")
-    server = RunningServer(home / "data", *limits).start()
+    server = RunningServer(home / "data", *limits, db=module_db).start()
     try:
         yield Loaded(server, folder)
     finally:

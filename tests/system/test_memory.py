@@ -62,9 +62,11 @@ def test_memory_does_not_grow_with_the_batches_taken_in(serve: Serve) -> None:
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, str]]:
+def target(
+    tmp_path_factory: pytest.TempPathFactory, module_db: str
+) -> Iterator[tuple[RunningServer, str]]:
     """A server, and a key for it."""
-    server = RunningServer(tmp_path_factory.mktemp("target") / "data").start()
+    server = RunningServer(tmp_path_factory.mktemp("target") / "data", db=module_db).start()
     key = server.new_key()
     server.client(key).close()
     yield server, key

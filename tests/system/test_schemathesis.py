@@ -47,14 +47,17 @@ BEYOND_SCHEMA: dict[str, list[schemathesis.CheckFunction]] = {
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+def target(
+    tmp_path_factory: pytest.TempPathFactory, module_db: str
+) -> Iterator[tuple[str, dict[str, str]]]:
     """A server with some data, its address, and the headers that show a key."""
     limits = [
         flag
         for name in ("batch", "write", "read", "admin")
         for flag in (f"--limit-{name}", "999999/1s")
     ]
-    server = RunningServer(tmp_path_factory.mktemp("fuzzed") / "data", *limits).start()
+    data_dir = tmp_path_factory.mktemp("fuzzed") / "data"
+    server = RunningServer(data_dir, *limits, db=module_db).start()
     key = server.new_key()
     with closing(server.client(key)) as client:
         for kind, items in (

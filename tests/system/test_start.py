@@ -16,7 +16,8 @@ import httpx2
 import pytest
 
 from tests.support.api import player
-from tests.support.running import OPDATA, RunningServer, free_port
+from tests.support.ports import free_port
+from tests.support.running import OPDATA, RunningServer
 from tests.system import starting
 from tests.system.conftest import Serve
 
@@ -106,11 +107,11 @@ def test_a_key_file_that_others_may_read_is_refused_untouched(data_dir: Path) ->
     assert "chmod 600" in _refused(data_dir)
 
 
-def test_the_key_may_come_from_the_environment_alone(data_dir: Path, serve: Serve) -> None:
+def test_the_key_may_come_from_the_environment_alone(data_dir: Path, serve_as_told: Serve) -> None:
     """W49."""
     key = (data_dir / "master.key").read_text().strip()
     (data_dir / "master.key").unlink()
-    server = serve(data_dir=data_dir, env={"OPDATA_MASTER_KEY": key})
+    server = serve_as_told(data_dir=data_dir, env={"OPDATA_MASTER_KEY": key})
     with closing(server.client()) as client:
         found = client.get("/entities/p1").json()["data"]
         assert found["data"] == player("p1")["data"]

@@ -70,8 +70,8 @@ def test_an_idle_connection_does_not_hold_the_server_up(serve: Serve) -> None:
         assert time.monotonic() - began < 15, "less than it waits for requests in flight"
 
 
-def test_the_database_is_whole_in_its_one_file_after_a_stop(serve: Serve) -> None:
-    server = serve()
+def test_the_database_is_whole_in_its_one_file_after_a_stop(serve_as_told: Serve) -> None:
+    server = serve_as_told()
     with closing(server.client()) as client:
         client.post("/batch/entities", json=[player("p1")]).raise_for_status()
     assert server.stop() == 0

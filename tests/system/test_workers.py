@@ -20,10 +20,11 @@ READS = "60/86400s"
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def workers(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterator[RunningServer]:
     """A server with two workers, and few reads for anybody."""
     data_dir = tmp_path_factory.mktemp("workers") / "data"
-    server = RunningServer(data_dir, "--workers", "2", "--limit-read", READS).start()
+    flags = ("--workers", "2", "--limit-read", READS)
+    server = RunningServer(data_dir, *flags, db=module_db).start()
     yield server
     assert server.stop() == 0
 

@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
-from pathlib import Path
 from typing import Any
-
-import apsw
 
 from tests.support.api import Api
 
 
-def path_of(api: Api) -> Path:
-    """The database file."""
-    return Path(api.settings.database_url.removeprefix("sqlite:///"))
-
-
 def change(api: Api, sql: str, *values: Any) -> None:
     """Change the database behind the server's back."""
-    with closing(apsw.Connection(str(path_of(api)))) as connection:
-        connection.set_busy_timeout(10_000)
-        connection.execute(sql, values)
+    api.stored.change(sql, *values)
 
 
 def raw_bytes(api: Api) -> bytes:
-    """Every byte of the database file, its write-ahead log, its index and the files beside it."""
-    path = path_of(api)
-    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(f"{path.name}*")))
+    """Every byte of the database's files, its write-ahead log included."""
+    return api.stored.raw_bytes()
 
 
 def row_counts(api: Api) -> Mapping[str, int]:
     """How many rows every table of the database has."""
-    tables = api.rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-    return {name: api.rows(f"SELECT count(*) FROM {name}")[0][0] for (name,) in tables}
+    return {name: api.rows(f"SELECT count(*) FROM {name}")[0][0] for name in api.stored.tables()}
 
 
 def all_rows(api: Api) -> Mapping[str, list[tuple[Any, ...]]]:
     """Every row of every table."""
-    return {name: api.rows(f"SELECT * FROM {name}") for name in row_counts(api)}
+    return {name: api.rows(f"SELECT * FROM {name}") for name in api.stored.tables()}
 
 
 def live_entities(api: Api) -> list[str]:

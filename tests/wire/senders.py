@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import httpx2
 
-from opdata.config import Settings
 from tests.support.api import add_operator
 from tests.support.running import RunningServer
 
@@ -25,7 +24,7 @@ def new_operator(
 
     Straight into the store: a command takes the better part of a second to start.
     """
-    key = asyncio.run(add_operator(Settings(data_dir=str(server.data_dir)), name))
+    key = asyncio.run(add_operator(server.settings, name))
     client = server.client(key, template=template)
     try:
         yield client

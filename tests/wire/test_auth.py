@@ -135,8 +135,8 @@ def test_a_key_revoked_elsewhere_stops_working_within_five_seconds(server: Runni
         assert client.get("/templates").status_code == 200
 
 
-async def test_only_a_hash_of_a_key_is_stored(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data") as (api, _):
+async def test_only_a_hash_of_a_key_is_stored(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db) as (api, _):
         made = data_of(await api.post("/api-keys", {"label": "second"}), 201)["key"]
         keys = [key_of(api.client), made]
         for key in keys:

@@ -40,9 +40,9 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.fixture
-async def small(tmp_path: Path) -> AsyncIterator[Api]:
+async def small(tmp_path: Path, db: str) -> AsyncIterator[Api]:
     """Bodies of 64 KiB at most."""
-    async with serving_api(tmp_path / "data", max_body_bytes=MAX_BYTES) as (api, _):
+    async with serving_api(tmp_path / "data", db=db, max_body_bytes=MAX_BYTES) as (api, _):
         yield api
 
 
@@ -186,11 +186,13 @@ async def test_a_frame_that_wants_a_large_window_is_refused(api: Api) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def small_server(
+    tmp_path_factory: pytest.TempPathFactory, module_db: str
+) -> Iterator[RunningServer]:
     """A real server that takes bodies of 64 KiB."""
-    running = RunningServer(
-        tmp_path_factory.mktemp("small") / "data", "--max-body-bytes", str(MAX_BYTES)
-    ).start()
+    data_dir = tmp_path_factory.mktemp("small") / "data"
+    flags = ("--max-body-bytes", str(MAX_BYTES))
+    running = RunningServer(data_dir, *flags, db=module_db).start()
     yield running
     assert running.stop() == 0
 

@@ -13,9 +13,10 @@ from tests.wire.database import all_rows, raw_bytes
 pytestmark = pytest.mark.clause("W31")
 
 CANARY = "canary-44aa"
+PERSONAL = "canary-b07e"
 BATCHES: dict[str, list[Any]] = {
     "entities": [
-        player("new", note=CANARY),
+        player("new", note=CANARY, first_name=PERSONAL),
         player("p", country=CANARY),
         {"externalId": "x"},
         5,
@@ -51,7 +52,10 @@ async def test_a_dry_run_answers_as_the_batch_and_writes_nothing(api: Api, kind:
     dry = batch_of(await api.post(f"/batch/{kind}?dryRun=true", items), len(items))
 
     assert all_rows(api) == before
-    assert CANARY.encode() not in raw_bytes(api)
+    stored = raw_bytes(api)
+    assert PERSONAL.encode() not in stored
+    # What is rolled back may have been written where no row is.
+    assert api.stored.keeps_old_bytes or CANARY.encode() not in stored
     assert dry.pop("dryRun") is True
     assert "jobId" not in dry
     wet = batch_of(await api.post(f"/batch/{kind}", items), len(items))

@@ -17,7 +17,7 @@ from tests.wire.answers import (
     data_of,
     error_of,
 )
-from tests.wire.database import change, live_entities, row_counts
+from tests.wire.database import live_entities, row_counts
 
 ALIAS = "/functions/v1/operator-data-api"
 SECRET = "canary-7f3a"
@@ -85,27 +85,23 @@ async def test_a_method_that_a_path_has_not_gets_405_and_the_list_of_those_it_ha
 async def test_a_fault_of_the_server_is_told_by_request_id_alone_and_writes_nothing(
     api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # A fault that no check foresees, late in the transaction: the job cannot be written.
-    change(
-        api,
-        f"CREATE TRIGGER fault BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, '{SECRET}'); END",
-    )
     before = row_counts(api)
 
-    answer = await api.post(
-        "/batch/entities",
-        [player("p", first_name=SECRET)],
-        headers={"X-Request-Id": "req-1", "Idempotency-Key": "k"},
-    )
+    # A fault that no check foresees, late in the transaction: the job cannot be written.
+    with api.stored.failing_writes("jobs", SECRET):
+        answer = await api.post(
+            "/batch/entities",
+            [player("p", first_name=SECRET)],
+            headers={"X-Request-Id": "req-1", "Idempotency-Key": "k"},
+        )
 
     assert error_of(answer, 500, "INTERNAL_ERROR") == "Internal server error (request req-1)"
     assert SECRET not in answer.text + str(answer.headers)
     assert row_counts(api) == before
     logged = "".join(capsys.readouterr())
     assert "req-1" in logged
-    assert "ConstraintError" in logged
+    assert api.stored.fault in logged
 
-    change(api, "DROP TRIGGER fault")
     again = await api.post("/batch/entities", [player("p")], headers={"Idempotency-Key": "k"})
     all_succeeded(again, 1)
     assert live_entities(api) == ["p"]

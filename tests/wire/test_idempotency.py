@@ -277,13 +277,9 @@ async def test_a_request_that_failed_in_the_store_leaves_nothing_and_its_key_fre
 ) -> None:
     before = all_rows(api)
     for table in ("entities", "jobs", "idempotency_records"):
-        change(
-            api,
-            f"CREATE TRIGGER fault BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'x'); END",
-        )
-        answer = await send(api, "POST", "/batch/entities", [player("q"), player("r")])
+        with api.stored.failing_writes(table):
+            answer = await send(api, "POST", "/batch/entities", [player("q"), player("r")])
         error_of(answer, 500, "INTERNAL_ERROR")
-        change(api, "DROP TRIGGER fault")
         assert all_rows(api) == before
     answer = await send(api, "POST", "/batch/entities", [player("q"), player("r")])
     all_succeeded(answer, 2)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
-import apsw
 import pytest
 
 from tests.support.api import Api, player, serving_api
 from tests.wire.answers import all_succeeded, data_of, error_of
-from tests.wire.database import all_rows, live_entities, path_of
+from tests.wire.database import all_rows, live_entities
 
 pytestmark = pytest.mark.clause("W41")
 
@@ -38,15 +36,15 @@ async def test_an_unknown_key_and_an_unknown_coding_are_not_stored(api: Api) -> 
     await succeeds_now(api)
 
 
-async def test_a_body_that_is_too_large_is_not_stored(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data", max_body_bytes=64 * 1024) as (api, _):
+async def test_a_body_that_is_too_large_is_not_stored(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db, max_body_bytes=64 * 1024) as (api, _):
         answer = await api.post("/batch/entities", b" " * (64 * 1024 + 1), headers=KEY)
         error_of(answer, 413, "PAYLOAD_TOO_LARGE")
         await succeeds_now(api)
 
 
-async def test_a_missing_template_is_not_stored(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data", template=False) as (api, _):
+async def test_a_missing_template_is_not_stored(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db, template=False) as (api, _):
         answer = await api.post("/batch/entities", BATCH, headers=KEY)
         error_of(answer, 400, "TEMPLATE_NOT_CONFIGURED")
         data_of(await api.put("/settings", {"templateId": "tpl_igaming"}))
@@ -54,9 +52,12 @@ async def test_a_missing_template_is_not_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("W60")
-async def test_a_rate_limit_is_not_stored_and_a_replay_counts(tmp_path: Path) -> None:
+async def test_a_rate_limit_is_not_stored_and_a_replay_counts(tmp_path: Path, db: str) -> None:
     data_dir = tmp_path / "data"
-    async with serving_api(data_dir, limit_batch="1/3600s", limit_write="2/3600s") as (api, _):
+    async with serving_api(data_dir, db=db, limit_batch="1/3600s", limit_write="2/3600s") as (
+        api,
+        _,
+    ):
         error_of(await api.post("/batch/entities", b"[]"), 400, "INVALID_INPUT")
         answer = await api.post("/batch/entities", BATCH, headers=KEY)
         error_of(answer, 429, "RATE_LIMITED")
@@ -69,13 +70,11 @@ async def test_a_rate_limit_is_not_stored_and_a_replay_counts(tmp_path: Path) ->
         assert live_entities(api) == ["p"]
 
 
-async def test_a_store_that_cannot_be_written_is_not_stored(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data", busy_timeout_s=0.2) as (api, _):
+async def test_a_store_that_cannot_be_written_is_not_stored(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db, busy_timeout_s=0.2) as (api, _):
         before = all_rows(api)
-        with closing(apsw.Connection(str(path_of(api)))) as elsewhere:
-            elsewhere.execute("BEGIN IMMEDIATE")
+        with api.stored.locked():
             answer = await api.post("/batch/entities", BATCH, headers=KEY)
-            elsewhere.execute("ROLLBACK")
         message = error_of(answer, 503, "UNAVAILABLE")
         assert "nothing was written" in message
         assert int(answer.headers["retry-after"]) >= 1

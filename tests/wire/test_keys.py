@@ -145,8 +145,8 @@ async def test_revoking_needs_an_id(api: Api) -> None:
     assert [revoked for *_, revoked in stored_keys(api)] == [0]
 
 
-async def test_when_a_key_was_last_used_is_written_down(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data") as (api, other_api):
+async def test_when_a_key_was_last_used_is_written_down(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db) as (api, other_api):
         await api.get("/settings")
         unused = await made_key(other_api, "unused")
     # Stopping the server writes it down, as the housekeeping does every few seconds.

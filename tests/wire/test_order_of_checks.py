@@ -21,10 +21,10 @@ NO_KEY = {"Authorization": "Bearer oh_live_wrong"}
 
 
 @pytest.fixture
-async def strict(tmp_path: Path) -> AsyncIterator[Api]:
+async def strict(tmp_path: Path, db: str) -> AsyncIterator[Api]:
     """No template, a body of 64 KiB at most, one batch an hour."""
     settings = {"max_body_bytes": MAX_BYTES, "limit_batch": "1/3600s"}
-    async with serving_api(tmp_path / "data", template=False, **settings) as (api, _):
+    async with serving_api(tmp_path / "data", db=db, template=False, **settings) as (api, _):
         yield api
 
 

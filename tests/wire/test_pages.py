@@ -142,6 +142,16 @@ async def test_a_parameter_that_is_unknown_or_given_twice_is_refused(api: Api, p
         error_of(await api.get(f"{path}?{query}"), 400, "INVALID_INPUT")
 
 
+async def test_the_word_null_is_a_text_like_any_other(api: Api) -> None:
+    for path in LISTS:
+        for name in ("limit", "cursor"):
+            error_of(await api.get(f"{path}?{name}=null"), 400, "INVALID_INPUT")
+    for name in ("status", "type"):
+        error_of(await api.get(f"/batch/jobs?{name}=null"), 400, "INVALID_INPUT")
+    for path in ("/entities?entityType=null", "/entities/p000/events?eventType=null"):
+        assert await api.data(path) == {"items": [], "nextCursor": None}
+
+
 async def test_the_list_of_an_empty_operator_is_one_empty_page(other_api: Api) -> None:
     for path in ("/entities", "/batch/jobs"):
         assert await other_api.data(path) == {"items": [], "nextCursor": None}

@@ -18,10 +18,11 @@ SENDERS = 8
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def workers(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterator[RunningServer]:
     """A real server of two processes that takes 20 batches an hour from an operator."""
     data_dir = tmp_path_factory.mktemp("workers") / "data"
-    running = RunningServer(data_dir, "--workers", "2", "--limit-batch", "20/3600s").start()
+    flags = ("--workers", "2", "--limit-batch", "20/3600s")
+    running = RunningServer(data_dir, *flags, db=module_db).start()
     yield running
     assert running.stop() == 0
 

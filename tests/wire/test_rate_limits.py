@@ -58,9 +58,9 @@ CATEGORIES: dict[str, list[tuple[str, str]]] = {
 
 
 @pytest.fixture
-async def limited(tmp_path: Path) -> AsyncIterator[tuple[Api, Api]]:
+async def limited(tmp_path: Path, db: str) -> AsyncIterator[tuple[Api, Api]]:
     """Two operators of a server with small hourly quotas."""
-    async with serving_api(tmp_path / "data", **HOURLY) as pair:
+    async with serving_api(tmp_path / "data", db=db, **HOURLY) as pair:
         yield pair
 
 
@@ -143,9 +143,9 @@ async def test_a_refusal_tells_when_the_next_request_is_granted(limited: tuple[A
     assert abs((reset_at - ended).total_seconds() - wait_s) <= 1 + (ended - started).total_seconds()
 
 
-async def test_to_wait_is_a_second_at_least(tmp_path: Path) -> None:
+async def test_to_wait_is_a_second_at_least(tmp_path: Path, db: str) -> None:
     # One a second: however long the requests take, less than a second is left to wait.
-    async with serving_api(tmp_path / "data", limit_batch="1/1s") as (api, _):
+    async with serving_api(tmp_path / "data", db=db, limit_batch="1/1s") as (api, _):
         answers = [await api.post("/batch/entities", b"[]") for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
@@ -208,8 +208,8 @@ async def test_a_dry_run_counts(limited: tuple[Api, Api]) -> None:
     error_of(answer, 429, "RATE_LIMITED")
 
 
-async def test_quotas_outlive_a_restart(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data", **HOURLY) as (api, _):
+async def test_quotas_outlive_a_restart(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db, **HOURLY) as (api, _):
         for _ in range(3):
             await api.post("/batch/events", b"[]")
         headers, settings = dict(api.client.headers), api.settings

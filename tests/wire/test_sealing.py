@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
-import apsw
 import httpx2
 import pytest
 
@@ -84,23 +82,19 @@ async def test_a_personal_value_stands_nowhere_in_clear(
 def test_a_server_process_writes_no_personal_value_to_its_files(
     server: RunningServer,
 ) -> None:
-    database = server.data_dir / "opdata.db"
     with new_operator(server, "sealing") as client:
         whole = player("p", **PERSONAL)
         client.post("/entities", json=whole).raise_for_status()
         client.post("/batch/entities", json=[whole, PERSONAL]).raise_for_status()
         assert client.get("/entities/p").json()["data"]["data"] == whole["data"]
         # Not when something breaks, either.
-        with closing(apsw.Connection(str(database))) as connection:
-            connection.execute(
-                "CREATE TRIGGER fault BEFORE INSERT ON entities BEGIN SELECT RAISE(ABORT, ''); END"
-            )
+        with server.stored.failing_writes("entities"):
             failed = client.post("/batch/entities", json=[player("q", **PERSONAL)])
-            connection.execute("DROP TRIGGER fault")
         assert failed.status_code == 500
-    files = [server.log, database, *server.data_dir.rglob("*")]
-    stored = b"".join(file.read_bytes() for file in files if file.is_file())
-    assert b"ConstraintError" in stored
+    files = [server.log, *server.data_dir.rglob("*")]
+    stored = server.stored.raw_bytes()
+    stored += b"".join(file.read_bytes() for file in files if file.is_file())
+    assert server.stored.fault.encode() in stored
     assert clear_of_personal_values(stored)
 
 

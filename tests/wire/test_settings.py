@@ -114,8 +114,8 @@ async def test_fields_that_the_template_does_not_name_are_kept(api: Api) -> None
 
 
 @pytest.mark.clause("W48")
-async def test_settings_begin_empty_and_take_the_template(tmp_path: Path) -> None:
-    async with serving_api(tmp_path / "data", template=False) as (api, _):
+async def test_settings_begin_empty_and_take_the_template(tmp_path: Path, db: str) -> None:
+    async with serving_api(tmp_path / "data", db=db, template=False) as (api, _):
         before = await api.data("/settings")
         assert list(before) == SETTINGS
         assert set(before.values()) == {None}

@@ -288,3 +288,27 @@ async def test_a_path_that_does_not_decode_is_not_found(api: Api) -> None:
         for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/state")):
             answer = await api.request(method, f"/entities/{segment}{rest}")
             error_of(answer, 404, "NOT_FOUND")
+
+
+NUL_IN_PATHS = [
+    *(
+        "/entities/%00",
+        "/entities/a%00/events",
+        "/entities/%00a/state",
+        "/entities/%00/state/balance",
+    ),
+    *("/entities/p/state/%00", "/batch/jobs/%00"),
+]
+
+
+async def test_text_that_cannot_be_stored_names_nothing(api: Api) -> None:
+    all_succeeded(await api.post("/batch/entities", [player("p")]), 1)
+    for path in NUL_IN_PATHS:
+        error_of(await api.get(path), 404, "NOT_FOUND")
+    error_of(await api.delete("/entities/%00"), 404, "NOT_FOUND")
+    error_of(await api.delete("/api-keys?id=%00"), 404, "NOT_FOUND")
+    for path in ("/entities?entityType=%00", "/entities/p/events?eventType=%00"):
+        assert await api.data(path) == {"items": [], "nextCursor": None}
+    for name in ("status", "type"):
+        answer = await api.get(f"/batch/jobs?{name}=%00")
+        assert answer.status_code in (200, 400), answer.text
