@@ -28,6 +28,7 @@ ACROSS_OPERATORS = {
     "authenticate",
     "touch_keys",
     "vacuum_entities",
+    "purge_marks",
 }
 """Statements on tenant tables that are about no single operator; each says why in queries.sql."""
 

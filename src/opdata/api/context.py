@@ -98,10 +98,16 @@ class Call(Struct):
             message = "A query parameter is given twice"
             raise InvalidInput(message)
         try:
-            return msgspec.convert(given, kind, strict=False)
+            made = msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             message = f"Query parameters: {_located(error)}"
             raise InvalidInput(message) from None
+        # Lenient conversion makes a number of a text, and nothing at all of the word null.
+        for field in msgspec.structs.fields(kind):
+            if getattr(made, field.name) is None and field.encode_name in given:
+                word = _text_param(field.encode_name, given[field.encode_name], field.type)
+                setattr(made, field.name, word)
+        return made
 
     async def template(self) -> Template:
         """The operator's template. Raises `TemplateNotConfigured`."""
@@ -181,6 +187,15 @@ def convert(body: bytes, kind: type[T]) -> T:
 def ok(data: Any, status: int = 200) -> Reply:
     """A success with this `data`."""
     return Reply(status, encode.success(data))
+
+
+def _text_param(name: str, text: str, kind: Any) -> Any:
+    """A query parameter taken literally. Raises `InvalidInput`."""
+    try:
+        return msgspec.convert(text, kind)
+    except msgspec.ValidationError as error:
+        message = f'Query parameters: Field "{name}": {error}'
+        raise InvalidInput(message) from None
 
 
 def time_param(name: str, text: str | None) -> int | None:

@@ -12,6 +12,7 @@ import asyncpg
 import psycopg
 import pytest
 
+from opdata.clock import now_ms
 from opdata.errors import IdempotencyInFlight, Unavailable
 from opdata.storage import open_store
 from opdata.storage.postgres import PostgresStore
@@ -22,7 +23,7 @@ from opdata.storage.postgres.connection import (
     translated,
 )
 from opdata.storage.postgres.database import Database, Transaction
-from tests.contract.tenant import NOW_MS, Tenant, claim, entity_row, event_row, state_row
+from tests.contract.tenant import HOUR_MS, NOW_MS, Tenant, claim, entity_row, event_row, state_row
 from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
 
 BUSY_S = 1.0
@@ -114,8 +115,12 @@ async def test_a_commit_whose_outcome_cannot_be_learnt_says_so(
 ) -> None:
     await tenant.create("p1")
 
-    async def away(*_args: object, **_rest: object) -> object:
-        raise ConnectionRefusedError("away")
+    fetchval = asyncpg.Connection.fetchval
+
+    async def away(connection: Any, query: str, *args: Any, **rest: Any) -> Any:
+        if query == SQL["is_barred"]:
+            raise ConnectionRefusedError("away")
+        return await fetchval(connection, query, *args, **rest)
 
     wire.break_at("COMMIT", arrives=True)
     with monkeypatch.context() as patched:
@@ -368,23 +373,51 @@ def test_a_fault_of_ours_stays_one(error: Exception) -> None:
         raise error
 
 
-async def test_a_promoted_server_is_not_asked_what_became_of_a_transaction(
-    tenant: Tenant, wire: Wire, monkeypatch: pytest.MonkeyPatch
+async def test_what_became_of_a_transaction_is_told_the_same_however_often_it_is_asked(
+    tenant: Tenant, url: str
 ) -> None:
-    """It may have given the number to another one: what it says would be worth nothing."""
+    """Also when the first answer was lost: a look that found nothing settles that nothing comes."""
+    store = tenant.store
+    assert isinstance(store, PostgresStore)
+    [(written,)] = run_sql(url, "SELECT max(mark) FROM opdata.write_marks")
+    for mark, committed in ((written, True), (12345, False)):
+        operator_id = 0  # of whoever created the operator
+        for _ in range(2):
+            asked = store._database._was_committed(operator_id, mark, Unavailable())
+            assert await asked is committed
+    with psycopg.connect(url) as late, pytest.raises(psycopg.errors.UniqueViolation):
+        late.execute("INSERT INTO opdata.write_marks VALUES (0, 12345, false, 0)")
+
+
+async def test_a_commit_that_the_server_lost_is_unavailable(
+    tenant: Tenant, wire: Wire, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby that is promoted before the commit has reached it: its rows are what counts."""
     await tenant.create("p1")
     fetchval = asyncpg.Connection.fetchval
 
     async def promoted(connection: Any, query: str, *args: Any, **rest: Any) -> Any:
-        if query == SQL["outcome_of"]:
-            xact_id, timeline = args
-            args = (xact_id, f"{int(timeline, 16) + 1:08X}")
+        if query == SQL["is_barred"]:
+            run_sql(url, "DELETE FROM opdata.write_marks")
+            run_sql(url, "DELETE FROM opdata.events")
         return await fetchval(connection, query, *args, **rest)
 
     wire.break_at("COMMIT", arrives=True)
     monkeypatch.setattr(asyncpg.Connection, "fetchval", promoted)
-    with pytest.raises(Unavailable, match="written whole or not at all"):
+    with pytest.raises(Unavailable):
         await tenant.append(event_row("p1", "1"))
+
+
+async def test_marks_are_forgotten_when_nobody_can_ask_for_them_any_more(
+    tenant: Tenant, url: str
+) -> None:
+    await tenant.create("p1")
+    marks = "SELECT count(*) FROM opdata.write_marks"
+    assert run_sql(url, marks) == [(2,)]
+    await tenant.store.purge(now_ms())
+    assert run_sql(url, marks) == [(2,)]
+    await tenant.store.purge(now_ms() + 2 * HOUR_MS)
+    assert run_sql(url, marks) == [(0,)]
 
 
 async def test_the_session_is_what_the_statements_count_on(url: str) -> None:

@@ -50,7 +50,7 @@ _TRANSIENT: Final = (
     asyncpg.ReadOnlySQLTransactionError,  # 25006: what was the primary is a standby now
     asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03: this process was frozen
     asyncpg.InvalidCachedStatementError,  # the schema has just been migrated
-    asyncpg.TargetServerAttributeNotMatched,  # no primary among the hosts of the URL, for now
+    asyncpg.InternalClientError,  # the driver's: a broken connection; no primary among the hosts
     *_REFUSALS,
 )
 

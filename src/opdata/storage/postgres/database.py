@@ -12,7 +12,8 @@ from typing import Any, Final, Self, TypeVar
 import asyncpg
 from msgspec import Struct
 
-from opdata.errors import Unavailable
+from opdata.clock import now_ms
+from opdata.errors import OpdataError, Unavailable
 from opdata.storage.postgres.connection import (
     SQL,
     Connection,
@@ -28,6 +29,17 @@ _FIRST_PAUSE_S: Final = 0.002
 _OUTCOME_PAUSE_S: Final = 0.1
 _IDLE_S: Final = 300.0
 _CLOSE_S: Final = 5.0
+_MARK_BITS: Final = 63
+# What a connection that has broken may raise when it is put to use or away.
+_BROKEN: Final = (
+    OSError,
+    RuntimeError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresError,
+    asyncpg.InternalClientError,
+)
+NO_OPERATOR: Final = 0
+"""Whose transactions are that are about no single operator."""
 NUMBERS_A_BLOCK: Final = 8_192
 """Numbers for new rows that a transaction has; more than the items of any batch."""
 
@@ -102,20 +114,28 @@ class Database:
             connection = await self._pool.acquire(timeout=self._busy_timeout_s)
             try:
                 yield connection
+            except asyncpg.InternalClientError:
+                # The driver has lost its place, as it does when a connection breaks under it.
+                _hang_up(connection)
+                raise
+            except Exception as error:
+                if _has_broken(connection) and not isinstance(error, OpdataError):
+                    raise Unavailable from error
+                raise
             finally:
                 # Letting go of a connection that has broken raises nothing that matters any more.
-                with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+                with suppress(*_BROKEN):
                     await self._pool.release(connection, timeout=_CLOSE_S)
 
     async def rows(self, name: str, *values: object) -> list[asyncpg.Record]:
         """The rows of a named query, in one snapshot."""
         async with self.connection() as connection:
-            return await connection.fetch(SQL[name], *values)
+            return await connection.fetch(SQL[name], *map(findable, values))
 
     async def row(self, name: str, *values: object) -> asyncpg.Record | None:
         """The only row of a named query, if it has one."""
         async with self.connection() as connection:
-            return await connection.fetchrow(SQL[name], *values)
+            return await connection.fetchrow(SQL[name], *map(findable, values))
 
     async def run(self, name: str, *values: object) -> None:
         """Run a named statement by itself."""
@@ -123,17 +143,21 @@ class Database:
             await connection.execute(SQL[name], *values)
 
     async def transaction(
-        self, work: Callable[[Transaction], Awaitable[T]], *, undo: bool = False
+        self,
+        work: Callable[[Transaction], Awaitable[T]],
+        *,
+        operator_id: int = NO_OPERATOR,
+        undo: bool = False,
     ) -> T:
         """Do the work in a transaction and commit it, or with `undo` roll it back; return its result.
 
         The work is done over when it lost a race, so it must be repeatable. It goes on when whoever
         waits for it stops waiting. When the connection breaks at the commit the database is asked
-        what became of the transaction: an answer of success or of `Unavailable` is always true.
+        what became of it: an answer of success or of `Unavailable` is always true.
         """
         if self._closed:
             raise Unavailable
-        task = asyncio.create_task(self._tried(work, undo=undo))
+        task = asyncio.create_task(self._tried(work, operator_id, undo=undo))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -143,13 +167,15 @@ class Database:
         if not task.cancelled():
             task.exception()  # looked at, in case nobody waits for it any more
 
-    async def _tried(self, work: Callable[[Transaction], Awaitable[T]], *, undo: bool) -> T:
+    async def _tried(
+        self, work: Callable[[Transaction], Awaitable[T]], operator_id: int, *, undo: bool
+    ) -> T:
         lost: Exception | None = None
         for attempt in range(_TRIES):
             if lost is not None:
                 await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**attempt))  # noqa: S311 - jitter
             try:
-                return await self._once(work, attempt, undo=undo)
+                return await self._once(work, attempt, operator_id, undo=undo)
             except CreatedMeanwhile as error:
                 lost = error
             except Unavailable as error:
@@ -159,19 +185,21 @@ class Database:
         raise Unavailable from lost
 
     async def _once(
-        self, work: Callable[[Transaction], Awaitable[T]], attempt: int, *, undo: bool
+        self,
+        work: Callable[[Transaction], Awaitable[T]],
+        attempt: int,
+        operator_id: int,
+        *,
+        undo: bool,
     ) -> T:
+        mark = random.getrandbits(_MARK_BITS)
         async with self._acquired() as connection:
-            await connection.execute("BEGIN")
             try:
-                opening = await connection.fetchrow(SQL["open_write"])
-                assert opening is not None
-                first_number = opening["block"] * NUMBERS_A_BLOCK
-                result = await work(Transaction(connection, attempt, first_number))
+                await connection.execute("BEGIN")
+                block = await connection.fetchval(SQL["open_write"], operator_id, mark, now_ms())
+                result = await work(Transaction(connection, attempt, block * NUMBERS_A_BLOCK))
             except BaseException:
-                # If this fails too the connection is gone, and the transaction with it.
-                with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
-                    await connection.execute("ROLLBACK")
+                await _roll_back(connection)
                 raise
             if undo:
                 await connection.execute("ROLLBACK")
@@ -181,32 +209,61 @@ class Database:
                     ended = await connection.execute("COMMIT")
             except Unavailable as error:
                 broken = error
+                _hang_up(connection)
             else:
                 if ended != "COMMIT":  # what PostgreSQL says when it has rolled back instead
                     raise Unavailable
                 return result
-        if await self._was_committed(opening["xact_id"], opening["timeline"], broken):
+        if await self._was_committed(operator_id, mark, broken):
             return result
         raise broken
 
-    async def _was_committed(self, xact_id: str, timeline: str, broken: Unavailable) -> bool:
-        """What became of a transaction whose commit was not answered."""
+    async def _was_committed(self, operator_id: int, mark: int, broken: Unavailable) -> bool:
+        """What became of a transaction whose commit was not answered: it left its mark, or it did not.
+
+        Asked of the rows and not of the transaction's number, which a server that has crashed or was
+        promoted may have given to another one.
+        """
         deadline = time.monotonic() + self._busy_timeout_s
         while time.monotonic() < deadline:
-            # A server that has been failed over may know no such transaction, and says so as an error.
-            with suppress(Unavailable, asyncpg.PostgresError):
+            with suppress(Unavailable):
                 async with self._acquired() as connection:
-                    outcome = await connection.fetchval(SQL["outcome_of"], xact_id, timeline)
-                if outcome == "committed":
-                    return True
-                if outcome == "aborted":
-                    return False
+                    barred = await connection.fetchval(
+                        SQL["is_barred"], operator_id, mark, now_ms()
+                    )
+                return not barred
             await asyncio.sleep(_OUTCOME_PAUSE_S)
         message = (
             "The database went away at the very end of this request: it was written whole or not at "
             "all. Send it again; with its Idempotency-Key nothing is done twice."
         )
         raise Unavailable(message) from broken.__cause__
+
+
+async def _roll_back(connection: Connection) -> None:
+    """End a transaction that has failed; if this fails too, the connection with it."""
+    try:
+        await connection.execute("ROLLBACK")
+    except _BROKEN:
+        _hang_up(connection)
+
+
+def _hang_up(connection: Connection) -> None:
+    # One that has broken already has left its pool, and takes no calls any more.
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def _has_broken(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def findable(value: object) -> object:
+    """A value to look for. PostgreSQL takes no text with U+0000, which is in no row (W9): none has ""."""
+    return "" if isinstance(value, str) and "\0" in value else value
 
 
 async def _as_it_is(_connection: Connection) -> None:

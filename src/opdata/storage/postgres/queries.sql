@@ -7,19 +7,21 @@
 -- DO UPDATE SET computes with columns only, never with a parameter or now(): Citus wants it immutable.
 
 -- name: open_write
--- The transaction's own id and the server's timeline, to ask after it if the connection breaks at the
--- commit, and its block of numbers. By itself: on a distributed database these are the coordinator's.
-SELECT
-    pg_current_xact_id()::text AS xact_id,
-    left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline,
-    nextval('opdata.blocks') AS block
+-- The transaction's mark, by which it is known to have been committed, and its block of numbers.
+INSERT INTO opdata.write_marks (operator_id, mark, barred, made_at_ms) VALUES ($1, $2, false, $3)
+RETURNING nextval('opdata.blocks') AS block
 
--- name: outcome_of
--- committed, aborted or in progress; null on another timeline: a server that was promoted counts on
--- from where it was, and may have given the same id to another transaction.
-SELECT CASE
-    WHEN left(pg_walfile_name(pg_current_wal_lsn()), 8) = $2 THEN pg_xact_status($1::text::xid8)
-END
+-- name: is_barred
+-- false: the transaction of that mark was committed. true: it was not and never will be, because its
+-- mark is taken, now or by an earlier look. Waits for one that is still under way.
+INSERT INTO opdata.write_marks AS m (operator_id, mark, barred, made_at_ms)
+VALUES ($1, $2, true, $3)
+ON CONFLICT (operator_id, mark) DO UPDATE SET barred = m.barred
+RETURNING barred
+
+-- name: purge_marks
+-- Of every operator: there are few, and none is looked up by its time.
+DELETE FROM opdata.write_marks WHERE made_at_ms <= $1
 
 -- name: claim
 -- Make the claim, or take over an expired one. No row: somebody else has it. Waits for a twin that

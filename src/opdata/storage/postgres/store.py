@@ -33,7 +33,7 @@ from opdata.storage.postgres.connection import (
     connected,
     joined,
 )
-from opdata.storage.postgres.database import Database, Transaction
+from opdata.storage.postgres.database import Database, Transaction, findable
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
 from opdata.storage.postgres.writes import perform
@@ -53,6 +53,7 @@ _log = structlog.get_logger("opdata.storage")
 
 _LIMITER_CONNECTIONS: Final = 2
 _PURGE_STEP: Final = 1_000
+_MARKS_TTL_MS: Final = 3_600_000  # far longer than a commit goes unanswered
 _UNHURRIED_S: Final = 24 * 3600.0
 _VACUUM_PAUSE_S: Final = 5.0
 _FIRST_MS: Final = -(2**62)
@@ -108,7 +109,9 @@ class PostgresStore:
         async def work(transaction: Transaction) -> Reply:
             return await perform(transaction, self._numbers, write)
 
-        reply = await self._database.transaction(work, undo=write.dry_run)
+        reply = await self._database.transaction(
+            work, operator_id=write.operator_id, undo=write.dry_run
+        )
         erased = isinstance(write.work, DeleteEntity) and not (write.dry_run or reply.replayed)
         if erased and reply.status == HTTPStatus.OK:
             self._vacuum_soon()
@@ -232,10 +235,10 @@ class PostgresStore:
                     message = "This is the operator's last active key; create another one first"
                     raise Conflict(message)
                 await connection.execute(SQL["revoke_key"], operator_id, key_id, now_ms)
-            row = await connection.fetchrow(SQL["key"], operator_id, key_id)
+            row = await connection.fetchrow(SQL["key"], operator_id, findable(key_id))
             return key_of(tuple(row)) if row else None
 
-        return await self._database.transaction(work)
+        return await self._database.transaction(work, operator_id=operator_id)
 
     async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
         """See `Store.touch_keys`."""
@@ -278,6 +281,7 @@ class PostgresStore:
             "operators_with_expired_records", expired_at_ms
         ):
             gone += await self._purge_operator(operator_id, expired_at_ms)
+        await self._database.run("purge_marks", now_ms - _MARKS_TTL_MS)
         if self._erased:
             self._vacuum_soon()
         return gone

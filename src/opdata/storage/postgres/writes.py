@@ -37,7 +37,7 @@ from opdata.storage.postgres.copying import (
     pack_entities,
     pack_events,
 )
-from opdata.storage.postgres.database import CreatedMeanwhile, Transaction
+from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.records import operator_of
 from opdata.storage.settling import EventSettling, TakenKeys, settle_states
@@ -303,7 +303,7 @@ async def _set_states(
 
 async def _delete_entity(transaction: Transaction, write: Write, work: DeleteEntity) -> Outcome:
     buried = await transaction.connection.fetchval(
-        SQL["bury_entity"], write.operator_id, work.external_id, write.now_ms
+        SQL["bury_entity"], write.operator_id, findable(work.external_id), write.now_ms
     )
     if buried is None:
         return Outcome(refused={0: "NOT_FOUND"})

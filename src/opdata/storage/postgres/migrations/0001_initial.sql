@@ -138,6 +138,17 @@ CREATE TABLE opdata.rate_buckets (
     PRIMARY KEY (operator_id, category)
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 
+-- A row for each write, made by its own transaction: whoever finds it knows that the write was
+-- committed. Looked for when a commit was not answered, and forgotten within the hour. A barred one was
+-- made by whoever looked and did not find it, so that it is settled for good.
+CREATE TABLE opdata.write_marks (
+    operator_id BIGINT NOT NULL,
+    mark BIGINT NOT NULL,
+    barred BOOLEAN NOT NULL,
+    made_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (operator_id, mark)
+) WITH (autovacuum_vacuum_scale_factor = 0.1);
+
 -- What tells the right master key from a wrong one (W49).
 CREATE TABLE opdata.master_keys (
     key_id BIGINT NOT NULL,
