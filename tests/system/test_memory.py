@@ -31,7 +31,7 @@ def _rss_mib(server: RunningServer) -> float:
 
 
 def test_memory_does_not_grow_with_the_batches_taken_in(serve: Serve) -> None:
-    """600 batches of 1,000 new players, of which the last 400 must cost nothing."""
+    """250 batches of 1,000 new players, of which the last 150 must cost nothing."""
     server = serve("--limit-batch", "1000000/60s")
     mark = b"RRRRRR"
     batch = json.dumps(
@@ -49,12 +49,12 @@ def test_memory_does_not_grow_with_the_batches_taken_in(serve: Serve) -> None:
                 answer = client.post("/batch/entities", content=body)
                 assert answer.json()["data"]["succeeded"] == 1_000
 
-        send(range(200))
-        after_200 = _rss_mib(server)
-        send(range(200, 600))
-        after_600 = _rss_mib(server)
-    assert after_600 < 200
-    assert after_600 - after_200 < 16
+        send(range(100))
+        before = _rss_mib(server)
+        send(range(100, 250))
+        after = _rss_mib(server)
+    assert after < 200
+    assert after - before < 12
     assert server.stop() == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,6 @@ _FIRST_PAUSE_S: Final = 0.002
 _OUTCOME_PAUSE_S: Final = 0.1
 _IDLE_S: Final = 300.0
 _CLOSE_S: Final = 5.0
-_MARK_BITS: Final = 63
 # What a connection that has broken may raise when it is put to use or away.
 _BROKEN: Final = (
     OSError,
@@ -192,7 +192,8 @@ class Database:
         *,
         undo: bool,
     ) -> T:
-        mark = random.getrandbits(_MARK_BITS)
+        # From the operating system: processes that were forked, or seeded alike, must not meet here.
+        mark = int.from_bytes(os.urandom(8), "big") >> 1
         async with self._acquired() as connection:
             try:
                 await connection.execute("BEGIN")
