@@ -20,6 +20,7 @@ from opdata.storage.sqlite.schema import migrate
 from opdata.storage.sqlite.writes import perform
 from opdata.templates import find_template
 from opdata.wire import decode, encode
+from opdata.wire.schema import EntityItem, EventItem
 from opdata.wire.text import check_body
 
 P = ParamSpec("P")
@@ -64,9 +65,7 @@ class Stages:
             body = payloads.players(number)
             watch.time("check text", check_body, body)
             batch = watch.time("decode", decode.ENTITIES.batch, body, MAX_BATCH_ENTITIES)
-            checked = watch.time(
-                "check, mask, fingerprint", check_entities, batch, self._template, self._sealer
-            )
+            checked = watch.time("check, mask, fingerprint", self._check_entities, batch)
             self._store(watch, checked)
         return _without_double(watch.medians_ms())
 
@@ -77,11 +76,19 @@ class Stages:
             body = payloads.events(number, player_batches)
             watch.time("check text", check_body, body)
             batch = watch.time("decode", decode.EVENTS.batch, body, MAX_BATCH_EVENTS)
-            checked = watch.time(
-                "check", check_events, batch, self._template, self._sealer, _NOW_MS
-            )
+            checked = watch.time("check", self._check_events, batch)
             self._store(watch, checked)
         return _without_double(watch.medians_ms())
+
+    def _check_entities(self, batch: decode.Batch[EntityItem]) -> Checked:
+        checked = check_entities(batch, self._template, self._sealer)
+        assert checked.errors == []  # asked for, the rows are made now and not by the store
+        return checked
+
+    def _check_events(self, batch: decode.Batch[EventItem]) -> Checked:
+        checked = check_events(batch, self._template, self._sealer, _NOW_MS)
+        assert checked.errors == []
+        return checked
 
     def close(self) -> None:
         """Release the database."""

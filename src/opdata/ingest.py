@@ -37,7 +37,7 @@ _ProblemFinder = Callable[[dict[str, object], Template], list[str]]
 
 _NULL: Final = b"null"
 _ENTITIES_A_PIECE: Final = 256
-_EVENTS_A_PIECE: Final = 512
+_EVENTS_A_PIECE: Final = 1_280
 _index: Final = attrgetter("index")
 _name_and_index: Final = itemgetter(0, 1)
 _MESSAGES: Final[dict[ItemCode, str]] = {

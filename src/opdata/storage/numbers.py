@@ -6,11 +6,12 @@ of events on the embedded store, and more on a server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
-_MAX_REMEMBERED: Final = 100_000
-"""Names kept; some 20 MiB."""
+_MAX_REMEMBERED: Final = 250_000
+"""Names kept; some 50 MiB."""
 
 
 class KnownNumbers:
@@ -28,20 +29,18 @@ class KnownNumbers:
         """What is remembered of the operator's entities."""
         return self._known.get(operator_id, {})
 
-    def learn(
-        self, operator_id: int, found: Mapping[str, int], needed: Iterable[str]
-    ) -> Mapping[str, int]:
-        """Remember what was found; return what is known now, which has all of `needed` that was."""
-        known = self._known.setdefault(operator_id, {})
+    def learn(self, operator_id: int, found: Mapping[str, int]) -> None:
+        """Remember what was found, and forget the older half of everything when that is too much."""
         if self._size + len(found) > _MAX_REMEMBERED:
-            known = {name: known[name] for name in needed if name in known}
-            self.clear()
-            self._known[operator_id] = known
-            self._size = len(known)
-        before = len(known)
-        known.update(found)
-        self._size += len(known) - before
-        return known
+            self._known = {
+                each: dict(islice(known.items(), len(known) // 2, None))
+                for each, known in self._known.items()
+                if len(known) > 1
+            }
+        known = self._known.setdefault(operator_id, {})
+        if len(known) + len(found) <= _MAX_REMEMBERED:
+            known.update(found)
+        self._size = sum(map(len, self._known.values()))
 
     def forget_name(self, operator_id: int, name: str) -> None:
         """Forget one entity."""

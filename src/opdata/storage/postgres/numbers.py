@@ -26,18 +26,17 @@ class EntityNumbers:
         """The number of each name that is live; the mapping may hold others of the operator too."""
         erasures = await connection.fetchval(SQL["erasures"], operator_id)
         known = self._as_of(operator_id, erasures)
-        # Sorted, because neighbours in the index are found one after the other.
-        unknown = sorted(names - known.keys())
+        unknown = list(names - known.keys())
         if not unknown:
             return known
         found, erasures_then = await _look_up(connection, operator_id, unknown)
         if erasures_then != erasures:
             # Somebody has erased since: all of them anew, as of one moment.
             known = {}
-            found, erasures_then = await _look_up(connection, operator_id, sorted(names))
+            found, erasures_then = await _look_up(connection, operator_id, list(names))
         # Others have used the memory meanwhile: it may be of another moment now.
         if self._erasures.get(operator_id) == erasures_then:
-            self._known.learn(operator_id, found, names)
+            self._known.learn(operator_id, found)
         return {name: known[name] for name in names if name in known} | found
 
     def _as_of(self, operator_id: int, erasures: int | None) -> Mapping[str, int]:

@@ -7,8 +7,10 @@ and the transaction is done over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from itertools import count
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -41,6 +43,8 @@ from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, find
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.records import operator_of
 from opdata.storage.settling import EventSettling, TakenKeys, settle_states
+
+T = TypeVar("T")
 
 
 async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Reply:
@@ -104,11 +108,12 @@ async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) 
 
 async def _upsert_entities(transaction: Transaction, write: Write, work: UpsertEntities) -> Outcome:
     names = sorted({row.external_id for row in work.rows} if work.names is None else work.names)
+    live = transaction.connection.fetch(
+        SQL["find_live_entities"], write.operator_id, joined_names(names)
+    )
     stored = {
         name: (entity_id, fingerprint)
-        for name, entity_id, fingerprint in await transaction.connection.fetch(
-            SQL["find_live_entities"], write.operator_id, joined_names(names)
-        )
+        for name, entity_id, fingerprint in await _while_making(work.rows, live)
     }
     upsert = _EntityUpsert(transaction, write, work, stored)
     if transaction.attempt == 0 and len(stored) < len(names):
@@ -217,6 +222,20 @@ class _EntityUpsert:
             first += len(piece)
 
 
+async def _while_making(rows: Sequence[object], answer: Coroutine[Any, Any, T]) -> T:
+    """What the database answers; until it does, rows are made that are wanted next."""
+    asking = asyncio.create_task(answer)
+    try:
+        for _ in in_pieces(rows):
+            await asyncio.sleep(0)
+            if asking.done():
+                break
+    except BaseException:
+        await asyncio.wait([asking])  # one thing at a time on a connection
+        raise
+    return await asking
+
+
 async def _copy_new(transaction: Transaction, pieces: Iterator[bytes]) -> None:
     """Add entities that were not there a moment ago.
 
@@ -234,7 +253,8 @@ async def _append_events(
     transaction: Transaction, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
     names = {row.external_id for row in work.rows} if work.names is None else set(work.names)
-    number_of = await numbers.find(transaction.connection, write.operator_id, names)
+    finding = numbers.find(transaction.connection, write.operator_id, names)
+    number_of = await _while_making(work.rows, finding)
     taken = await _claim_keys(transaction, write, work.rows, number_of) if work.keyed else {}
     settling = EventSettling(number_of, taken)
 

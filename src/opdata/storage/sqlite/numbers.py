@@ -43,9 +43,10 @@ class EntityNumbers:
             return known
         text = msgspec.json.encode(unknown).decode()
         found = _found_numbers(scalar(connection, "find_entity_numbers", text, operator_id))
-        return self._known.learn(
-            operator_id, {unknown[position]: number for position, number in found}, names
-        )
+        new = {unknown[position]: number for position, number in found}
+        result = {name: known[name] for name in names if name in known} | new
+        self._known.learn(operator_id, new)
+        return result
 
     def forget(self, operator_id: int, name: str) -> None:
         """Called when the entity of that name is deleted."""
