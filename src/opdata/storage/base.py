@@ -11,7 +11,7 @@ the `seal` callback (W49).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -32,6 +32,10 @@ from opdata.model import (
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 """How long an idempotency record answers (W40)."""
+
+_FIRST_MS: Final = -(2**62)
+_LAST_MS: Final = 2**62
+_AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
 
 
 class Reply(Struct, frozen=True):
@@ -203,6 +207,18 @@ class EventQuery(Struct, frozen=True):
     to_ms: int | None = None
     before: tuple[int, int] | None = None
 
+    @property
+    def since_ms(self) -> int:
+        """The earliest time asked for."""
+        return _FIRST_MS if self.from_ms is None else self.from_ms
+
+    @property
+    def until(self) -> tuple[int, int]:
+        """Time and position that all events asked for precede."""
+        before = self.before or (_LAST_MS, 0)
+        # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
+        return before if self.to_ms is None else min(before, (self.to_ms, 0))
+
 
 class JobQuery(Struct, frozen=True):
     """Newest first; `before` is (created_at_ms, job_id). `operator_id` None means every operator's."""
@@ -212,6 +228,11 @@ class JobQuery(Struct, frozen=True):
     status: JobStatus | None = None
     type: JobType | None = None
     before: tuple[int, str] | None = None
+
+    @property
+    def until(self) -> tuple[int, str]:
+        """Time and id that all jobs asked for precede."""
+        return self.before or (_LAST_MS, _AFTER_ANY_JOB)
 
 
 class Taken(Struct, frozen=True):

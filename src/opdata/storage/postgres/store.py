@@ -56,9 +56,6 @@ _PURGE_STEP: Final = 1_000
 _MARKS_TTL_MS: Final = 3_600_000  # far longer than a commit goes unanswered
 _UNHURRIED_S: Final = 24 * 3600.0
 _VACUUM_PAUSE_S: Final = 5.0
-_FIRST_MS: Final = -(2**62)
-_LAST_MS: Final = 2**62
-_AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
 
 
 class PostgresStore:
@@ -133,12 +130,14 @@ class PostgresStore:
         self, operator_id: int, external_id: str, query: EventQuery
     ) -> Sequence[Event] | None:
         """See `Store.events`."""
-        from_ms = _FIRST_MS if query.from_ms is None else query.from_ms
-        before = query.before or (_LAST_MS, 0)
-        if query.to_ms is not None:
-            # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
-            before = min(before, (query.to_ms, 0))
-        values = (operator_id, external_id, from_ms, *before, query.event_type, query.limit)
+        values = (
+            operator_id,
+            external_id,
+            query.since_ms,
+            *query.until,
+            query.event_type,
+            query.limit,
+        )
         rows = await self._database.rows("events", *values)
         return _below([tuple(row) for row in rows], event_of)
 
@@ -156,8 +155,7 @@ class PostgresStore:
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]:
         """See `Store.jobs`."""
-        before = query.before or (_LAST_MS, _AFTER_ANY_JOB)
-        values = (query.status, query.type, *before, query.limit)
+        values = (query.status, query.type, *query.until, query.limit)
         if query.operator_id is None:
             rows = await self._database.rows("jobs_of_all", *values)
         else:

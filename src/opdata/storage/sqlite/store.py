@@ -44,9 +44,6 @@ T = TypeVar("T")
 
 _READERS: Final = 4
 _PURGE_STEP: Final = 1_000
-_FIRST_MS: Final = -(2**62)
-_LAST_MS: Final = 2**62
-_AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
 
 
 class SqliteStore:
@@ -118,17 +115,19 @@ class SqliteStore:
         self, operator_id: int, external_id: str, query: EventQuery
     ) -> Sequence[Event] | None:
         """See `Store.events`."""
-        from_ms = _FIRST_MS if query.from_ms is None else query.from_ms
-        before = query.before or (_LAST_MS, 0)
-        if query.to_ms is not None:
-            # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
-            before = min(before, (query.to_ms, 0))
 
         def read(connection: apsw.Connection) -> Sequence[Event] | None:
             number = scalar(connection, "entity_number", operator_id, external_id)
             if number is None:
                 return None
-            values = (operator_id, number, from_ms, *before, query.event_type, query.limit)
+            values = (
+                operator_id,
+                number,
+                query.since_ms,
+                *query.until,
+                query.event_type,
+                query.limit,
+            )
             return [event_of(row) for row in connection.execute(SQL["events"], values)]
 
         return await self._read(read)
@@ -154,9 +153,8 @@ class SqliteStore:
 
     async def jobs(self, query: JobQuery) -> Sequence[Job]:
         """See `Store.jobs`."""
-        before = query.before or (_LAST_MS, _AFTER_ANY_JOB)
         rows = await self._rows(
-            "jobs", query.operator_id, query.status, query.type, *before, query.limit
+            "jobs", query.operator_id, query.status, query.type, *query.until, query.limit
         )
         return [job_of(row) for row in rows]
 
