@@ -204,3 +204,10 @@ def test_no_statement_merges_skips_locks_or_names_a_constraint() -> None:
 def test_the_code_never_tells_errors_apart_by_the_names_of_constraints() -> None:
     for path in SOURCE.rglob("*.py"):
         assert "constraint_name" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("name", [name for name, sql in SQL.items() if "RETURNING" in sql])
+def test_what_a_statement_returns_is_columns(name: str) -> None:
+    """A node answers it, which knows no sequence and may compute nothing that changes."""
+    returned = SQL[name].partition("RETURNING")[2]
+    assert "(" not in returned, returned

@@ -197,7 +197,8 @@ class Database:
         async with self._acquired() as connection:
             try:
                 await connection.execute("BEGIN")
-                block = await connection.fetchval(SQL["open_write"], operator_id, mark, now_ms())
+                await connection.execute(SQL["open_write"], operator_id, mark, now_ms())
+                block = await connection.fetchval(SQL["next_block"])
                 result = await work(Transaction(connection, attempt, block * NUMBERS_A_BLOCK))
             except BaseException:
                 await _roll_back(connection)

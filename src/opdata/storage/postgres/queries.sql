@@ -7,9 +7,13 @@
 -- DO UPDATE SET computes with columns only, never with a parameter or now(): Citus wants it immutable.
 
 -- name: open_write
--- The transaction's mark, by which it is known to have been committed, and its block of numbers.
+-- The transaction's mark, by which it is known to have been committed.
 INSERT INTO opdata.write_marks (operator_id, mark, barred, made_at_ms) VALUES ($1, $2, false, $3)
-RETURNING nextval('opdata.blocks') AS block
+
+-- name: next_block
+-- The transaction's block of numbers. By itself: on a distributed database the sequence is the
+-- coordinator's, and a statement on a table is answered by a node.
+SELECT nextval('opdata.blocks')
 
 -- name: is_barred
 -- false: the transaction of that mark was committed. true: it was not and never will be, because its
