@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from opdata.storage.postgres import distribution, schema
-from opdata.storage.postgres.connection import ConnectionOptions, connected
+from opdata.storage.postgres.connection import UNHURRIED_S, ConnectionOptions, connected
 from opdata.storage.postgres.store import PostgresStore
 from opdata.storage.postgres.transfer import source, target
 
 __all__ = ["PostgresStore", "distribute", "migrate", "open_", "source", "target"]
-
-_MIGRATION_STATEMENT_S = 24 * 3600.0  # an index on a large table takes as long as it takes
 
 
 async def open_(
@@ -24,7 +24,7 @@ async def open_(
 ) -> PostgresStore:
     """Open the database of a `postgresql://` URL, which must exist; see `open_store`."""
     options = ConnectionOptions(url, busy_timeout_s, statement_timeout_s)
-    async with connected(_for_migrations(options) if migrate else options) as connection:
+    async with connected(replace(options, statement_timeout_s=UNHURRIED_S)) as connection:
         if migrate:
             await schema.migrate(connection)
         await schema.require_ready(connection)
@@ -33,18 +33,14 @@ async def open_(
 
 async def migrate(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
     """Apply pending migrations, or with `dry_run` only name them."""
-    options = ConnectionOptions(url, busy_timeout_s, _MIGRATION_STATEMENT_S)
+    options = ConnectionOptions(url, busy_timeout_s, UNHURRIED_S)
     async with connected(options) as connection:
         return await schema.migrate(connection, dry_run=dry_run)
 
 
 async def distribute(url: str, *, busy_timeout_s: float) -> Sequence[str]:
     """Spread a migrated database over the nodes of its Citus cluster; see `distribution.distribute`."""
-    options = ConnectionOptions(url, busy_timeout_s, _MIGRATION_STATEMENT_S)
+    options = ConnectionOptions(url, busy_timeout_s, UNHURRIED_S)
     async with connected(options) as connection:
         await schema.require_ready(connection)
         return await distribution.distribute(connection)
-
-
-def _for_migrations(options: ConnectionOptions) -> ConnectionOptions:
-    return ConnectionOptions(options.url, options.busy_timeout_s, _MIGRATION_STATEMENT_S)

@@ -24,6 +24,9 @@ MIN_VERSION: Final = 15
 SEPARATOR: Final = "\x1f"
 """Joins a list into one text parameter: neither a name (W9) nor JSON can hold it."""
 
+UNHURRIED_S: Final = 24 * 3600.0
+"""How long a statement may take that takes as long as the database is large."""
+
 _CONNECT_S: Final = 10.0
 _SLACK_S: Final = 5.0
 _CLOSE_S: Final = 5.0

@@ -28,6 +28,7 @@ from opdata.storage.base import (
 from opdata.storage.buckets import bucket_of, taken_of
 from opdata.storage.postgres.connection import (
     SQL,
+    UNHURRIED_S,
     Connection,
     ConnectionOptions,
     connected,
@@ -54,7 +55,6 @@ _log = structlog.get_logger("opdata.storage")
 _LIMITER_CONNECTIONS: Final = 2
 _PURGE_STEP: Final = 1_000
 _MARKS_TTL_MS: Final = 3_600_000  # far longer than a commit goes unanswered
-_UNHURRIED_S: Final = 24 * 3600.0
 _VACUUM_PAUSE_S: Final = 5.0
 
 
@@ -303,7 +303,7 @@ class PostgresStore:
         """A connection of its own for what takes as long as the database is large."""
         async with self._database.connection():
             pass  # raises when the store is closed or the server away
-        options = replace(self._options, statement_timeout_s=_UNHURRIED_S)
+        options = replace(self._options, statement_timeout_s=UNHURRIED_S)
         async with connected(options) as connection:
             yield connection
 

@@ -16,6 +16,7 @@ from opdata.storage.migrate import UNFINISHED_COPY
 from opdata.storage.postgres import schema
 from opdata.storage.postgres.connection import (
     SQL,
+    UNHURRIED_S,
     ConnectionOptions,
     connect,
     translated,
@@ -35,7 +36,6 @@ from opdata.storage.transfer import (
     Table,
 )
 
-_STATEMENT_S: Final = 24 * 3600.0
 _LOCK: Final = 8025411762441020  # advisory, as in schema.py: held by whoever copies into a database
 
 # The primary key less the operator, whose rows are read together: on a distributed database they
@@ -106,7 +106,7 @@ async def target(url: str, *, busy_timeout_s: float) -> PostgresTarget:
 
 async def _connect(url: str, busy_timeout_s: float) -> asyncpg.Connection[asyncpg.Record]:
     # A page is read within a moment, but a lock is held and an index is made for as long as it takes.
-    return await connect(ConnectionOptions(url, busy_timeout_s, _STATEMENT_S))
+    return await connect(ConnectionOptions(url, busy_timeout_s, UNHURRIED_S))
 
 
 async def _identity_of(connection: asyncpg.Connection[asyncpg.Record]) -> str:
