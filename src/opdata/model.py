@@ -113,12 +113,28 @@ class Event(Struct, frozen=True):
     position: int
 
 
+class ListedEvent(Struct, frozen=True):
+    """An event among those of all entities: whose it is, and the key it was sent under (W42)."""
+
+    external_id: str
+    event: Event
+    idempotency_key: str | None
+
+
 class State(Struct, frozen=True):
     """The latest value under one key of one entity."""
 
     state_key: str
     value: str
     updated_at_ms: int
+
+
+class ListedState(Struct, frozen=True):
+    """A state among those of all entities: whose it is, and when it was observed (W28)."""
+
+    external_id: str
+    state: State
+    observed_at_ms: int
 
 
 class JobError(Struct, frozen=True):

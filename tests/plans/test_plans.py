@@ -72,6 +72,19 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "entities_pkey": {"operator_id", "external_id", "tombstone_no"},
         "states_pkey": {"operator_id", "entity_no"},
     },
+    "walk_end": {"entities_pkey": {"operator_id", "external_id"}},
+    "rest_of_events": {
+        "entities_pkey": {"operator_id", "external_id", "tombstone_no"},
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms", "event_no"},
+    },
+    "all_events": {
+        "entities_pkey": {"operator_id", "external_id"},
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms"},
+    },
+    "all_states": {
+        "entities_pkey": {"operator_id", "external_id"},
+        "states_pkey": {"operator_id", "entity_no"},
+    },
     "job": {"jobs_pkey": {"operator_id", "job_id"}},
     "jobs": {"jobs_newest": {"operator_id", "created_at_ms"}},
     "operator": {"operators_pkey": {"operator_id"}},
@@ -85,7 +98,10 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "idempotency_records_oldest": {"operator_id", "created_at_ms"},
     },
 }
-IN_ORDER = {"entities", "events", "jobs", "purge_step"}
+IN_ORDER = {
+    *("entities", "events", "walk_end", "rest_of_events", "all_events", "all_states", "jobs"),
+    "purge_step",
+}
 """Statements whose rows come in the order of the index, so that a page never sorts a whole operator."""
 
 Plan = dict[str, Any]

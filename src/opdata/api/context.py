@@ -222,10 +222,13 @@ def read_cursor(cursor: str | None, kind: type[T]) -> T | None:
         return None
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.json.decode(text, type=kind)
+        # A NUL is none that we gave, and PostgreSQL compares nothing with it.
+        if not has_bad_text(text):
+            return msgspec.json.decode(text, type=kind)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        message = "Query parameter 'cursor' is not one that this endpoint gave"
-        raise InvalidInput(message) from None
+        pass
+    message = "Query parameter 'cursor' is not one that this endpoint gave"
+    raise InvalidInput(message)
 
 
 def _located(error: msgspec.ValidationError) -> str:

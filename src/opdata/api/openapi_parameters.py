@@ -37,6 +37,7 @@ _QUERY_DESCRIPTIONS: Final = {
     "from": "Only events that occurred at this time or later.",
     "id": "The key's id.",
     "limit": "Items on a page, at most.",
+    "stateKey": "Only states under this key.",
     "status": "Only jobs in this status.",
     "to": "Only events that occurred before this time.",
     "type": "Only jobs of this type.",

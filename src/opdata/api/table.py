@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from opdata.api import account, batch, single
+from opdata.api import account, batch, listing, single
 from opdata.api.endpoint import Endpoint
 from opdata.errors import (
     Conflict,
@@ -93,6 +93,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         "GET", "/entities/{externalId}/state/{key}", single.get_state, "read", "States",
         "Get a state", {200: schema.StateOut}, (NotFound,),
+    ),
+    Endpoint(
+        "GET", "/events", listing.list_all_events, "read", "Events",
+        "List all entities' events", {200: schema.ListedEventPage}, (InvalidInput,),
+        params=schema.EventsParams,
+    ),
+    Endpoint(
+        "GET", "/states", listing.list_all_states, "read", "States",
+        "List all entities' states", {200: schema.ListedStatePage}, (InvalidInput,),
+        params=schema.StatesParams,
     ),
     Endpoint(
         "GET", "/templates", account.list_templates, "read", "Settings",

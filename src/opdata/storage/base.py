@@ -11,7 +11,7 @@ the `seal` callback (W49).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -23,12 +23,17 @@ from opdata.model import (
     Job,
     JobStatus,
     JobType,
+    ListedEvent,
+    ListedState,
     Operator,
     OperatorSettings,
     Quota,
     RetentionPolicy,
     State,
 )
+
+T = TypeVar("T")
+P = TypeVar("P")
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 """How long an idempotency record answers (W40)."""
@@ -220,6 +225,60 @@ class EventQuery(Struct, frozen=True):
         return before if self.to_ms is None else min(before, (self.to_ms, 0))
 
 
+EventPosition: TypeAlias = tuple[str, int, int]
+"""external_id, occurred_at_ms and position of an event."""
+StatePosition: TypeAlias = tuple[str, str]
+"""external_id and state_key of a state."""
+
+
+class EventScan(Struct, frozen=True):
+    """Events of all live entities, from the one after `after`; `from_ms` inclusive, `to_ms` exclusive.
+
+    By external id in code point order; those of one entity oldest first.
+    """
+
+    limit: int
+    event_type: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    after: EventPosition | None = None
+
+    @property
+    def since_ms(self) -> int:
+        """The earliest time asked for."""
+        return _FIRST_MS if self.from_ms is None else self.from_ms
+
+    @property
+    def until_ms(self) -> int:
+        """All events asked for are earlier."""
+        return _LAST_MS if self.to_ms is None else self.to_ms
+
+    @property
+    def position(self) -> EventPosition:
+        """All events asked for come after it."""
+        return self.after or ("", _LAST_MS, 0)
+
+
+class StateScan(Struct, frozen=True):
+    """States of all live entities, by external id and key in code point order, from after `after`."""
+
+    limit: int
+    state_key: str | None = None
+    after: StatePosition | None = None
+
+    @property
+    def position(self) -> StatePosition:
+        """All states asked for come after it."""
+        return self.after or ("", "")
+
+
+class ScanPage(Struct, Generic[T, P], frozen=True):
+    """A part of a listing, perhaps an empty one, and where the next begins; None after the last."""
+
+    rows: Sequence[T]
+    next: P | None
+
+
 class JobQuery(Struct, frozen=True):
     """Newest first; `before` is (created_at_ms, job_id). `operator_id` None means every operator's."""
 
@@ -307,6 +366,16 @@ class Store(Protocol):
         self, operator_id: int, external_id: str, state_key: str | None = None
     ) -> Sequence[State] | None:
         """States of a live entity by key, or the one named; None when there is no such entity."""
+
+    async def all_events(
+        self, operator_id: int, scan: EventScan
+    ) -> ScanPage[ListedEvent, EventPosition]:
+        """Events of every live entity, `scan.limit` at most, after a bounded walk."""
+
+    async def all_states(
+        self, operator_id: int, scan: StateScan
+    ) -> ScanPage[ListedState, StatePosition]:
+        """States of every live entity, `scan.limit` at most, after a bounded walk."""
 
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """The job of that id, if it is this operator's."""

@@ -12,6 +12,8 @@ from opdata.model import (
     Event,
     Job,
     JobError,
+    ListedEvent,
+    ListedState,
     Operator,
     OperatorSettings,
     Quota,
@@ -52,6 +54,18 @@ def event_of(row: Row) -> Event:
 def state_of(row: Row) -> State:
     """A row of the query `states`."""
     return State(*row)
+
+
+def listed_event_of(row: Row) -> ListedEvent:
+    """A row of the queries `all_events` and `rest_of_events`."""
+    external_id, idempotency_key, *event = row
+    return ListedEvent(external_id, Event(*event), idempotency_key)
+
+
+def listed_state_of(row: Row) -> ListedState:
+    """A row of the query `all_states`."""
+    external_id, observed_at_ms, *state = row
+    return ListedState(external_id, State(*state), observed_at_ms)
 
 
 def job_of(row: Row) -> Job:

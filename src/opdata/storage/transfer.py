@@ -61,7 +61,7 @@ TABLES: Final = (
         "events",
         (
             *("operator_id", "entity_no", "occurred_at_ms", "event_no", "recorded_at_ms"),
-            *("event_id", "event_type", "data"),
+            *("event_id", "event_type", "data", "idempotency_key"),
         ),
         bulky=("data",),
     ),

@@ -18,6 +18,8 @@ from opdata.model import (
     Entity,
     Event,
     Job,
+    ListedEvent,
+    ListedState,
     OperatorSettings,
     State,
 )
@@ -29,13 +31,15 @@ from opdata.wire.schema import (
     EventOut,
     ItemErrorOut,
     KeyOut,
+    ListedEventOut,
+    ListedStateOut,
     SettingsOut,
     StateOut,
     TemplateOut,
     TemplateRef,
 )
 
-encode: Final = msgspec.json.Encoder().encode
+encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -138,6 +142,30 @@ def event(found: Event) -> EventOut:
         data=Raw(found.data),
         occurred_at=format_ms(found.occurred_at_ms),
         recorded_at=format_ms(found.recorded_at_ms),
+    )
+
+
+def listed_event(found: ListedEvent) -> ListedEventOut:
+    """A recorded event among those of all entities."""
+    return ListedEventOut(
+        id=format_event_id(found.event.event_id),
+        externalId=found.external_id,
+        eventType=found.event.event_type,
+        data=Raw(found.event.data),
+        occurred_at=format_ms(found.event.occurred_at_ms),
+        recorded_at=format_ms(found.event.recorded_at_ms),
+        idempotencyKey=found.idempotency_key,
+    )
+
+
+def listed_state(found: ListedState) -> ListedStateOut:
+    """The latest value under a state key, among those of all entities."""
+    return ListedStateOut(
+        externalId=found.external_id,
+        stateKey=found.state.state_key,
+        value=Raw(found.state.value),
+        observed_at=format_ms(found.observed_at_ms),
+        updated_at=format_ms(found.state.updated_at_ms),
     )
 
 

@@ -123,6 +123,14 @@ class EventsParams(Struct, forbid_unknown_fields=True, rename={"from_": "from"})
     cursor: str | None = None
 
 
+class StatesParams(Struct, forbid_unknown_fields=True):
+    """Which states to list."""
+
+    stateKey: str | None = None
+    limit: Limit = DEFAULT_PAGE_ITEMS
+    cursor: str | None = None
+
+
 class JobsParams(Struct, forbid_unknown_fields=True):
     """Which jobs to list."""
 
@@ -314,6 +322,25 @@ class EventPage(Struct):
     nextCursor: str | None
 
 
+class ListedEventOut(Struct):
+    """A recorded event and whose it is; `idempotencyKey` is null where it was sent without one."""
+
+    id: str
+    externalId: str
+    eventType: str
+    data: Raw
+    occurred_at: Timestamp
+    recorded_at: Timestamp
+    idempotencyKey: str | None
+
+
+class ListedEventPage(Struct):
+    """A page of all entities' events: by `externalId`, those of one entity oldest first (W52)."""
+
+    items: list[ListedEventOut]
+    nextCursor: str | None
+
+
 class StateAck(Struct):
     """The state as it was set."""
 
@@ -327,6 +354,23 @@ class StateOut(Struct):
     stateKey: str
     value: Raw
     updated_at: Timestamp
+
+
+class ListedStateOut(Struct):
+    """The latest value under a state key of an entity, and when it was observed."""
+
+    externalId: str
+    stateKey: str
+    value: Raw
+    observed_at: Timestamp
+    updated_at: Timestamp
+
+
+class ListedStatePage(Struct):
+    """A page of all entities' states, by `externalId` and key (W52)."""
+
+    items: list[ListedStateOut]
+    nextCursor: str | None
 
 
 class KeyCreated(Struct):

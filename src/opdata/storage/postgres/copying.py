@@ -25,7 +25,7 @@ ENTITY_COLUMNS: Final = (
 )
 EVENT_COLUMNS: Final = (
     *("operator_id", "entity_no", "occurred_at_ms", "event_no", "recorded_at_ms", "event_id"),
-    *("event_type", "data"),
+    *("event_type", "data", "idempotency_key"),
 )
 # A row begins with its number of columns; each value with its length. The numbers come first, so
 # that one call packs them all.
@@ -78,11 +78,16 @@ def pack_events(operator_id: int, now_ms: int, rows: Iterable[tuple[EventRow, in
         data = row.data.encode()
         parts += (
             pack(
-                *(8, 8, operator_id, 8, entity_no, 8, row.occurred_at_ms),
+                *(9, 8, operator_id, 8, entity_no, 8, row.occurred_at_ms),
                 *(8, event_no, 8, now_ms, 16, row.event_id),
             ),
             *(types[row.event_type], length[len(data)], data),
         )
+        if row.idempotency_key is None:
+            parts.append(_NULL)
+        else:
+            key = row.idempotency_key.encode()
+            parts += (length[len(key)], key)
     return b"".join(parts)
 
 

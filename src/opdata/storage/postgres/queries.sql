@@ -197,6 +197,58 @@ LEFT JOIN opdata.states AS s
 WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
 ORDER BY s.state_key
 
+-- name: walk_end
+-- The last of so many entities after a name; no row when there are fewer.
+SELECT external_id FROM opdata.entities
+WHERE operator_id = $1 AND external_id > $2 AND tombstone_no = 0
+ORDER BY external_id LIMIT 1 OFFSET $3 - 1
+
+-- name: rest_of_events
+-- What an entity has after one of its events, in the order of the primary key.
+SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+    v.recorded_at_ms, v.event_no
+FROM opdata.entities AS e
+CROSS JOIN LATERAL (
+    SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+    FROM opdata.events
+    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+        AND (occurred_at_ms, event_no) > ($3, $4)
+        AND occurred_at_ms >= $5 AND occurred_at_ms < $6 AND ($7::text IS NULL OR event_type = $7)
+    ORDER BY occurred_at_ms, event_no LIMIT $8
+) AS v
+WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
+ORDER BY v.occurred_at_ms, v.event_no
+
+-- name: all_events
+-- Events of the entities between two names, the second included. An entity at a time, so that nothing
+-- beyond the page is read.
+SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+    v.recorded_at_ms, v.event_no
+FROM opdata.entities AS e
+CROSS JOIN LATERAL (
+    SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+    FROM opdata.events
+    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+        AND occurred_at_ms >= $4 AND occurred_at_ms < $5 AND ($6::text IS NULL OR event_type = $6)
+    ORDER BY occurred_at_ms, event_no LIMIT $7
+) AS v
+WHERE e.operator_id = $1 AND e.external_id > $2 AND e.external_id <= $3 AND e.tombstone_no = 0
+ORDER BY e.external_id, v.occurred_at_ms, v.event_no LIMIT $7
+
+-- name: all_states
+-- States of the entities from a name on to another one, after a key of the first.
+SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms
+FROM opdata.entities AS e
+CROSS JOIN LATERAL (
+    SELECT observed_at_ms, state_key, value, updated_at_ms
+    FROM opdata.states
+    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+        AND (e.external_id > $2 OR state_key > $3) AND ($5::text IS NULL OR state_key = $5)
+    ORDER BY state_key LIMIT $6
+) AS s
+WHERE e.operator_id = $1 AND e.external_id >= $2 AND e.external_id <= $4 AND e.tombstone_no = 0
+ORDER BY e.external_id, s.state_key LIMIT $6
+
 -- name: job
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
 FROM opdata.jobs WHERE operator_id = $1 AND job_id = $2

@@ -14,13 +14,28 @@ import structlog
 from msgspec.structs import replace
 
 from opdata.errors import Conflict, OpdataError
-from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
+from opdata.model import (
+    ApiKey,
+    Entity,
+    Event,
+    Job,
+    ListedEvent,
+    ListedState,
+    Operator,
+    Quota,
+    State,
+)
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
     DeleteEntity,
+    EventPosition,
     EventQuery,
+    EventScan,
     JobQuery,
     Reply,
+    ScanPage,
+    StatePosition,
+    StateScan,
     StoreReport,
     Taken,
     Write,
@@ -44,9 +59,12 @@ from opdata.storage.records import (
     event_of,
     job_of,
     key_of,
+    listed_event_of,
+    listed_state_of,
     operator_of,
     state_of,
 )
+from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
 
 T = TypeVar("T")
 
@@ -147,6 +165,40 @@ class PostgresStore:
         """See `Store.states`."""
         rows = await self._database.rows("states", operator_id, external_id, state_key)
         return _below([tuple(row) for row in rows], state_of)
+
+    async def all_events(
+        self, operator_id: int, scan: EventScan
+    ) -> ScanPage[ListedEvent, EventPosition]:
+        """See `Store.all_events`."""
+        name, *place = scan.position
+        filters = (scan.since_ms, scan.until_ms, scan.event_type)
+        wanted = scan.limit + 1
+        async with self._database.connection() as connection:
+            walked_to = await connection.fetchval(
+                SQL["walk_end"], operator_id, name, WALKED_ENTITIES
+            )
+            rows = await connection.fetch(
+                SQL["rest_of_events"], operator_id, name, *place, *filters, wanted
+            )
+            end = walked_to or AFTER_ANY_NAME
+            rows += await connection.fetch(
+                SQL["all_events"], operator_id, name, end, *filters, wanted - len(rows)
+            )
+        return event_page([listed_event_of(tuple(row)) for row in rows], scan.limit, walked_to)
+
+    async def all_states(
+        self, operator_id: int, scan: StateScan
+    ) -> ScanPage[ListedState, StatePosition]:
+        """See `Store.all_states`."""
+        name, key = scan.position
+        async with self._database.connection() as connection:
+            walked_to = await connection.fetchval(
+                SQL["walk_end"], operator_id, name, WALKED_ENTITIES
+            )
+            end = walked_to or AFTER_ANY_NAME
+            values = (operator_id, name, key, end, scan.state_key, scan.limit + 1)
+            rows = await connection.fetch(SQL["all_states"], *values)
+        return state_page([listed_state_of(tuple(row)) for row in rows], scan.limit, walked_to)
 
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """See `Store.job`."""

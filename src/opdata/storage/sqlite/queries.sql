@@ -33,8 +33,8 @@ ON CONFLICT (entity_no) DO UPDATE SET
 
 -- name: append_events
 INSERT OR FAIL INTO events (
-    operator_id, entity_no, event_id, event_type, data, occurred_at_ms, recorded_at_ms
-) VALUES (?, ?, ?, ?, ?, ?, ?)
+    operator_id, entity_no, event_id, event_type, data, occurred_at_ms, recorded_at_ms, idempotency_key
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: find_event_keys
 -- [position, hex(event_id), hex(fingerprint)] of those idempotency keys that are taken.
@@ -127,6 +127,44 @@ ORDER BY occurred_at_ms DESC, event_no DESC LIMIT ?7
 SELECT state_key, value, updated_at_ms FROM states
 WHERE operator_id = ?1 AND entity_no = ?2 AND (?3 IS NULL OR state_key = ?3)
 ORDER BY state_key
+
+-- name: walk_end
+-- The last of so many entities after a name; no row when there are fewer.
+SELECT external_id FROM entities INDEXED BY live_entities
+WHERE operator_id = ?1 AND external_id > ?2 AND deleted_at_ms IS NULL
+ORDER BY external_id LIMIT 1 OFFSET ?3 - 1
+
+-- name: rest_of_events
+-- What an entity has after one of its events, in the order of the index entity_events.
+SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+    v.recorded_at_ms, v.event_no
+FROM entities AS e INDEXED BY live_entities
+CROSS JOIN events AS v INDEXED BY entity_events
+    ON v.operator_id = e.operator_id AND v.entity_no = e.entity_no
+WHERE e.operator_id = ?1 AND e.external_id = ?2 AND e.deleted_at_ms IS NULL
+    AND (v.occurred_at_ms, v.event_no) > (?3, ?4)
+    AND v.occurred_at_ms >= ?5 AND v.occurred_at_ms < ?6 AND (?7 IS NULL OR v.event_type = ?7)
+ORDER BY v.occurred_at_ms, v.event_no LIMIT ?8
+
+-- name: all_events
+-- Events of the entities between two names, the second included: both in the order of their indexes.
+SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+    v.recorded_at_ms, v.event_no
+FROM entities AS e INDEXED BY live_entities
+CROSS JOIN events AS v INDEXED BY entity_events
+    ON v.operator_id = e.operator_id AND v.entity_no = e.entity_no
+WHERE e.operator_id = ?1 AND e.external_id > ?2 AND e.external_id <= ?3 AND e.deleted_at_ms IS NULL
+    AND v.occurred_at_ms >= ?4 AND v.occurred_at_ms < ?5 AND (?6 IS NULL OR v.event_type = ?6)
+ORDER BY e.external_id, v.occurred_at_ms, v.event_no LIMIT ?7
+
+-- name: all_states
+-- States of the entities from a name on to another one, after a key of the first.
+SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms
+FROM entities AS e INDEXED BY live_entities
+CROSS JOIN states AS s ON s.operator_id = e.operator_id AND s.entity_no = e.entity_no
+WHERE e.operator_id = ?1 AND e.external_id >= ?2 AND e.external_id <= ?4 AND e.deleted_at_ms IS NULL
+    AND (e.external_id > ?2 OR s.state_key > ?3) AND (?5 IS NULL OR s.state_key = ?5)
+ORDER BY e.external_id, s.state_key LIMIT ?6
 
 -- name: job
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms

@@ -13,14 +13,29 @@ import apsw
 import msgspec
 
 from opdata.errors import Conflict, Unavailable
-from opdata.model import ApiKey, Entity, Event, Job, Operator, Quota, State
+from opdata.model import (
+    ApiKey,
+    Entity,
+    Event,
+    Job,
+    ListedEvent,
+    ListedState,
+    Operator,
+    Quota,
+    State,
+)
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
     ChangeSettings,
     DeleteEntity,
+    EventPosition,
     EventQuery,
+    EventScan,
     JobQuery,
     Reply,
+    ScanPage,
+    StatePosition,
+    StateScan,
     StoreReport,
     Taken,
     Write,
@@ -31,9 +46,12 @@ from opdata.storage.records import (
     event_of,
     job_of,
     key_of,
+    listed_event_of,
+    listed_state_of,
     operator_of,
     state_of,
 )
+from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
 from opdata.storage.sqlite.connection import SQL, connect, one_row, scalar, the_row, translated
 from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
@@ -143,6 +161,42 @@ class SqliteStore:
                 return None
             values = (operator_id, number, state_key)
             return [state_of(row) for row in connection.execute(SQL["states"], values)]
+
+        return await self._read(read)
+
+    async def all_events(
+        self, operator_id: int, scan: EventScan
+    ) -> ScanPage[ListedEvent, EventPosition]:
+        """See `Store.all_events`."""
+
+        def read(connection: apsw.Connection) -> ScanPage[ListedEvent, EventPosition]:
+            name, *place = scan.position
+            walked_to = scalar(connection, "walk_end", operator_id, name, WALKED_ENTITIES)
+            filters = (scan.since_ms, scan.until_ms, scan.event_type)
+            wanted = scan.limit + 1
+            rows = connection.execute(
+                SQL["rest_of_events"], (operator_id, name, *place, *filters, wanted)
+            ).fetchall()
+            end = walked_to or AFTER_ANY_NAME
+            rows += connection.execute(
+                SQL["all_events"], (operator_id, name, end, *filters, wanted - len(rows))
+            )
+            return event_page([listed_event_of(row) for row in rows], scan.limit, walked_to)
+
+        return await self._read(read)
+
+    async def all_states(
+        self, operator_id: int, scan: StateScan
+    ) -> ScanPage[ListedState, StatePosition]:
+        """See `Store.all_states`."""
+
+        def read(connection: apsw.Connection) -> ScanPage[ListedState, StatePosition]:
+            name, key = scan.position
+            walked_to = scalar(connection, "walk_end", operator_id, name, WALKED_ENTITIES)
+            end = walked_to or AFTER_ANY_NAME
+            values = (operator_id, name, key, end, scan.state_key, scan.limit + 1)
+            rows = [listed_state_of(row) for row in connection.execute(SQL["all_states"], values)]
+            return state_page(rows, scan.limit, walked_to)
 
         return await self._read(read)
 

@@ -137,7 +137,7 @@ def _append_events(
         [
             (
                 *(operator_id, number, row.event_id, row.event_type),
-                *(row.data, row.occurred_at_ms, now_ms),
+                *(row.data, row.occurred_at_ms, now_ms, row.idempotency_key),
             )
             for row, number in zip(settled.rows, settled.numbers, strict=True)
         ],
