@@ -31,7 +31,7 @@ _BATCHES: Final = 8  # of each form a round
 _ENTITY_TYPES: Final = (
     *("int8", "int8", "int8", "int8", "text", "text", "text", "json", "bytea", "bytea"),
 )
-_EVENT_TYPES: Final = ("int8", "int8", "int8", "int8", "int8", "bytea", "text", "json")
+_EVENT_TYPES: Final = ("int8", "int8", "int8", "int8", "int8", "bytea", "text", "json", "text")
 _UNNEST: Final = (
     f"INSERT INTO opdata.entities ({', '.join(ENTITY_COLUMNS)}) SELECT * FROM unnest("
     + ", ".join(f"%b::{kind}[]" for kind in _ENTITY_TYPES)

@@ -52,7 +52,7 @@ class Players:
 def event_rows_sqlite(body: bytes) -> Sequence[Row]:
     """In the order of the embedded store's `append_events`."""
     return [
-        (1, number, event_id, kind, data, NOW_MS, NOW_MS)
+        (1, number, event_id, kind, data, NOW_MS, NOW_MS, None)
         for number, event_id, kind, data in _events(body)
     ]
 
@@ -60,7 +60,7 @@ def event_rows_sqlite(body: bytes) -> Sequence[Row]:
 def event_rows_postgres(body: bytes, batch: int) -> Sequence[Row]:
     """In the order of `opdata.storage.postgres.copying.EVENT_COLUMNS`."""
     return [
-        (1, number, NOW_MS, batch * _A_BLOCK + at, NOW_MS, event_id, kind, data)
+        (1, NOW_MS, number, NOW_MS, batch * _A_BLOCK + at, event_id, kind, data, None)
         for at, (number, event_id, kind, data) in enumerate(_events(body))
     ]
 

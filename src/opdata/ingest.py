@@ -8,7 +8,6 @@ has answered. Nothing here knows HTTP, and nothing waits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -22,7 +21,7 @@ from opdata.pii import Sealer
 from opdata.storage.base import (
     AppendEvents,
     EntityRow,
-    EventRow,
+    EventColumns,
     Outcome,
     SetStates,
     StateRow,
@@ -30,14 +29,22 @@ from opdata.storage.base import (
 )
 from opdata.storage.pieces import Pieces, in_pieces
 from opdata.templates import EntityRule, Template, missing_field, missing_fields
-from opdata.wire.decode import Batch, Malformed, id_problem, plain_id, type_name
+from opdata.wire.decode import (
+    Batch,
+    Malformed,
+    all_well_formed,
+    id_problem,
+    plain_id,
+    plain_ids,
+    type_name,
+)
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 
 _ProblemFinder = Callable[[dict[str, object], Template], list[str]]
 
 _NULL: Final = b"null"
 _ENTITIES_A_PIECE: Final = 256
-_EVENTS_A_PIECE: Final = 1_280
+_EVENTS_A_GLANCE: Final = 250
 _index: Final = attrgetter("index")
 _name_and_index: Final = itemgetter(0, 1)
 _MESSAGES: Final[dict[ItemCode, str]] = {
@@ -49,7 +56,7 @@ _MESSAGES: Final[dict[ItemCode, str]] = {
 class Checked(Struct, frozen=True):
     """A batch being checked: work for the store, and the way back from its rows to the items as sent.
 
-    The check of entities and events goes on as the store asks for rows. `accepted` has the index of
+    The check of entities goes on as the store asks for rows. `accepted` has the index of
     each item that passed; `row_of` the position of its row in the work, where several items became
     one row (W24), else None.
     """
@@ -64,7 +71,8 @@ class Checked(Struct, frozen=True):
     @property
     def errors(self) -> list[ItemError]:
         """The items that did not pass, in index order. Checks what is left to check."""
-        all(True for _ in in_pieces(self.work.rows))
+        if isinstance(self.work, UpsertEntities):
+            all(True for _ in in_pieces(self.work.rows))
         return sorted(self.problems, key=_index)
 
     def result(self, outcome: Outcome) -> BatchResult:
@@ -75,10 +83,13 @@ class Checked(Struct, frozen=True):
         return BatchResult(self.total - len(errors), errors, len(outcome.duplicates))
 
     def _refused(self, outcome: Outcome) -> list[ItemError]:
-        rows = self.work.rows
-        row_of = range(len(rows)) if self.row_of is None else self.row_of
+        if isinstance(self.work, AppendEvents):
+            names = self.work.events.external_ids
+        else:
+            names = [row.external_id for row in self.work.rows]
+        row_of = range(len(names)) if self.row_of is None else self.row_of
         return [
-            ItemError(index, rows[row].external_id, code, _MESSAGES[code])
+            ItemError(index, names[row], code, _MESSAGES[code])
             for index, row in zip(self.accepted, row_of, strict=True)
             if (code := outcome.refused.get(row)) is not None
         ]
@@ -181,55 +192,91 @@ def check_events(
     batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
 ) -> Checked:
     """Check events; `data` is kept as the text that came. Raises nothing for a bad item (W27)."""
-    items, look_closely = batch.items, batch.look_closely
-    has_all_of = {name: rule.fits.decode for name, rule in template.event_rules.items()}
-    errors: list[ItemError] = []
-    accepted: list[int] = []
-
-    def check() -> Iterator[Sequence[EventRow]]:
-        ids = new_event_ids(len(items), now_ms)
-        for start in range(0, len(items), _EVENTS_A_PIECE):
-            yield check_piece(start, ids[start : start + _EVENTS_A_PIECE])
-
-    def check_piece(start: int, ids: Sequence[bytes]) -> Sequence[EventRow]:
-        rows: list[EventRow] = []
-        piece = items[start : start + len(ids)]
-        for index, event_id, item in zip(count(start), ids, piece, strict=False):
-            if isinstance(item, Malformed):
-                errors.append(_malformed_error(index, item, _event_problems, template))
-                continue
-            external_id, event_type, key = item.externalId, item.eventType, item.idempotencyKey
-            data = str(item.data, "utf-8")
-            occurred_at_ms = now_ms if item.occurredAt is None else parse_ms(item.occurredAt)
-            try:
-                has_all_of.get(event_type, _no_such_type)(item.data)
-                fits = not (look_closely and "null" in data)
-            except msgspec.ValidationError:
-                fits = False
-            if (
-                not fits
-                or occurred_at_ms is None
-                or not plain_id(external_id)
-                or (key is not None and not plain_id(key))
-            ):
-                problems = _event_problems(msgspec.structs.asdict(item), template)
-                if problems or occurred_at_ms is None:
-                    errors.append(_error(index, external_id, problems))
-                    continue
-            same = None if key is None else _event_fingerprint(item, occurred_at_ms, sealer)
-            rows.append(
-                EventRow(event_id, external_id, event_type, data, occurred_at_ms, key, same)
-            )
-            accepted.append(index)
-        return rows
-
-    whole = [item for item in items if not isinstance(item, Malformed)]
-    work = AppendEvents(
-        Pieces(check()),
-        names={item.externalId for item in whole},
-        keyed=any(item.idempotencyKey is not None for item in whole),
+    check = _EventCheck(batch, template, now_ms)
+    check.all()
+    fine = check.fine
+    keys = [item.idempotencyKey for item in fine]
+    keyed = any(keys)
+    fingerprints: list[bytes | None] | None = None
+    if keyed:
+        fingerprints = [
+            None if item.idempotencyKey is None else _event_fingerprint(item, at_ms, sealer)
+            for item, at_ms in zip(fine, check.times_ms, strict=True)
+        ]
+    events = EventColumns(
+        new_event_ids(len(fine), now_ms),
+        [item.externalId for item in fine],
+        [item.eventType for item in fine],
+        [item.data for item in fine],
+        check.times_ms,
+        keys if keyed else None,
+        fingerprints,
     )
-    return Checked(work, len(items), errors, accepted)
+    return Checked(AppendEvents(events), len(batch.items), check.errors, check.accepted)
+
+
+class _EventCheck:
+    """Checks events some hundred at a time, and one by one where some of those look wrong."""
+
+    def __init__(self, batch: Batch[EventItem], template: Template, now_ms: int) -> None:
+        self._items = batch.items
+        self._look_closely = batch.look_closely
+        self._template = template
+        self._fits = {name: rule.fits.decode for name, rule in template.event_rules.items()}
+        self._now_ms = now_ms
+        self.errors: list[ItemError] = []
+        self.accepted: list[int] = []
+        self.fine: list[EventItem] = []
+        self.times_ms: list[int] = []
+
+    def all(self) -> None:
+        """Check every item."""
+        for start in range(0, len(self._items), _EVENTS_A_GLANCE):
+            piece = self._items[start : start + _EVENTS_A_GLANCE]
+            if all_well_formed(piece) and (times_ms := self._at_a_glance(piece)) is not None:
+                self.fine += piece
+                self.times_ms += times_ms
+                self.accepted += range(start, start + len(piece))
+                continue
+            for index, item in enumerate(piece, start):
+                self._one(index, item)
+
+    def _at_a_glance(self, items: Sequence[EventItem]) -> Sequence[int] | None:
+        """When each event occurred, if they are all right; None when one of them may not be."""
+        keys = [item.idempotencyKey for item in items if item.idempotencyKey is not None]
+        if not plain_ids([item.externalId for item in items]) or not plain_ids(keys):
+            return None
+        if self._look_closely and any(_NULL in bytes(item.data) for item in items):
+            return None
+        fits = self._fits
+        try:
+            for item in items:
+                fits[item.eventType](item.data)
+        except (KeyError, msgspec.ValidationError):
+            return None
+        times = [item.occurredAt for item in items]
+        if times.count(None) == len(times):
+            return [self._now_ms] * len(items)
+        known = [at_ms for at_ms in map(self._time_ms, times) if at_ms is not None]
+        return known if len(known) == len(items) else None
+
+    def _one(self, index: int, item: EventItem | Malformed) -> None:
+        if isinstance(item, Malformed):
+            self.errors.append(_malformed_error(index, item, _event_problems, self._template))
+            return
+        if self._at_a_glance((item,)) is None:
+            problems = _event_problems(msgspec.structs.asdict(item), self._template)
+            if problems:
+                self.errors.append(_error(index, item.externalId, problems))
+                return
+        at_ms = self._time_ms(item.occurredAt)
+        assert at_ms is not None, "a time that cannot be read is a problem"
+        self.fine.append(item)
+        self.times_ms.append(at_ms)
+        self.accepted.append(index)
+
+    def _time_ms(self, occurred_at: str | None) -> int | None:
+        return self._now_ms if occurred_at is None else parse_ms(occurred_at)
 
 
 def check_states(batch: Batch[StateItem], template: Template, now_ms: int) -> Checked:
@@ -277,10 +324,6 @@ def _fold(earlier: StateRow, later: StateRow) -> StateRow:
     if later.force or later.observed_at_ms >= earlier.observed_at_ms:
         return msgspec.structs.replace(later, force=later.force or earlier.force)
     return earlier
-
-
-def _no_such_type(_data: Raw) -> None:
-    raise msgspec.ValidationError
 
 
 def _event_fingerprint(item: EventItem, occurred_at_ms: int, sealer: Sealer) -> bytes:

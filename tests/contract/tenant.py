@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from opdata.ids import new_entity_ids, new_event_ids, new_job_id
 from opdata.keys import NewKey, new_key
@@ -16,8 +16,8 @@ from opdata.storage.base import (
     Claim,
     DeleteEntity,
     EntityRow,
+    EventColumns,
     EventQuery,
-    EventRow,
     JobDraft,
     Outcome,
     Reply,
@@ -39,6 +39,32 @@ def entity_row(external_id: str, data: str = "{}", entity_type: str = "player") 
     """A row whose fingerprint is of its type and data."""
     fingerprint = hashlib.blake2b(f"{entity_type} {data}".encode(), digest_size=16).digest()
     return EntityRow(new_entity_ids(1)[0], external_id, entity_type, data, fingerprint)
+
+
+class EventRow(NamedTuple):
+    """One event to append: a row across `EventColumns`."""
+
+    event_id: bytes
+    external_id: str
+    event_type: str
+    data: str
+    occurred_at_ms: int
+    idempotency_key: str | None
+    fingerprint: bytes | None
+
+
+def appended(*rows: EventRow) -> AppendEvents:
+    """The work of appending these rows."""
+    ids, names, types, data, times, keys, fingerprints = (
+        zip(*rows, strict=True) if rows else [()] * 7
+    )
+    keyed = any(keys)
+    return AppendEvents(
+        EventColumns(
+            *(ids, names, types, [text.encode() for text in data], times),
+            *((keys, fingerprints) if keyed else ()),
+        )
+    )
 
 
 def event_row(
@@ -151,7 +177,7 @@ class Tenant:
         return await self.upsert(*map(entity_row, external_ids), **write)
 
     async def append(self, *rows: EventRow, **write: Any) -> Written:
-        return await self.write(AppendEvents(rows), **write)
+        return await self.write(appended(*rows), **write)
 
     async def set_states(self, *rows: StateRow, **write: Any) -> Written:
         return await self.write(SetStates(rows), **write)

@@ -9,7 +9,14 @@ import pytest
 
 from opdata.errors import Unavailable
 from opdata.model import Quota
-from opdata.storage.base import IDEMPOTENCY_TTL_MS, EventQuery, JobQuery, Store
+from opdata.storage.base import (
+    IDEMPOTENCY_TTL_MS,
+    EventQuery,
+    EventScan,
+    JobQuery,
+    StateScan,
+    Store,
+)
 from tests.contract.conftest import Opener
 from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row
 
@@ -86,6 +93,8 @@ EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
     "entities": lambda t: t.listed(),
     "events": lambda t: t.store.events(t.id, "p1", EventQuery(1)),
     "states": lambda t: t.store.states(t.id, "p1"),
+    "all_events": lambda t: t.store.all_events(t.id, EventScan(1)),
+    "all_states": lambda t: t.store.all_states(t.id, StateScan(1)),
     "job": lambda t: t.store.job(t.id, "job_1"),
     "jobs": lambda t: t.store.jobs(JobQuery(1)),
     "create_operator": lambda t: t.store.create_operator("new", b"", NOW_MS),

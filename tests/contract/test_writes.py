@@ -11,7 +11,6 @@ from opdata.errors import IdempotencyKeyReused
 from opdata.model import RetentionPolicy
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
-    AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
@@ -29,6 +28,7 @@ from tests.contract.tenant import (
     NOW_MS,
     Seal,
     Tenant,
+    appended,
     claim,
     entity_row,
     event_row,
@@ -54,7 +54,7 @@ def _broken_seal(_positions: Sequence[int]) -> Sequence[bytes | None]:
 WORKS: dict[str, Callable[[], Work]] = {
     "create": lambda: UpsertEntities([entity_row("new")], seal_nothing),
     "update": lambda: UpsertEntities([entity_row("p1", '{"n":2}')], seal_nothing),
-    "append": lambda: AppendEvents([event_row("p1", "2"), event_row("p1", "3", key="new key")]),
+    "append": lambda: appended(event_row("p1", "2"), event_row("p1", "3", key="new key")),
     "overwrite": lambda: SetStates([state_row("p1", "2")]),
     "observe": lambda: SetStates([state_row("p1", "2", observed_at_ms=NOW_MS + 1)]),
     "delete": lambda: DeleteEntity("p1"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from opdata.storage import migrate_store, open_store
-from opdata.storage.base import EventRow
-from tests.contract.tenant import NOW_MS, Tenant, event_row
+from tests.contract.tenant import NOW_MS, EventRow, Tenant, event_row
 from tests.contract.test_listings import events_of
 from tests.support.stored import stored_at
 

@@ -32,7 +32,9 @@ def _check_event(text: str, template: Template, sealer: Sealer) -> bytes:
     checked = check_events(batch, template, sealer, _NOW_MS)
     assert checked.errors == []
     assert isinstance(checked.work, AppendEvents)
-    fingerprint = checked.work.rows[0].fingerprint
+    fingerprints = checked.work.events.fingerprints
+    assert fingerprints is not None
+    [fingerprint] = fingerprints
     assert fingerprint is not None
     return fingerprint
 

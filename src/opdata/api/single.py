@@ -95,7 +95,7 @@ async def post_event(call: Call) -> Reply:
         work = checked.work
         assert isinstance(work, AppendEvents)
         earlier = outcome.duplicates.get(0)
-        event_id = format_event_id(earlier or work.rows[0].event_id)
+        event_id = format_event_id(earlier or work.events.event_ids[0])
         duplicate = ok(EventAck(event_id, "duplicate"))
         if earlier is not None:
             return duplicate

@@ -8,67 +8,55 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from opdata.storage.base import EventRow, Outcome, StateRow
+from opdata.storage.base import EventColumns, Outcome, StateRow
 
 TakenKeys = Mapping[str, tuple[bytes, bytes | None]]
 """Idempotency keys of stored events, with the event's id and the fingerprint of its content."""
 
 
 class SettledEvents(NamedTuple):
-    """The rows to append, in order, each with the number of its entity; `keyed` those with a key."""
+    """The events to append, each with the number of its entity."""
 
-    rows: Sequence[EventRow]
+    outcome: Outcome
+    events: EventColumns
     numbers: Sequence[int]
-    keyed: Sequence[EventRow]
 
 
-class EventSettling:
-    """Sorts the events of one write out, a piece after the other.
-
-    No entity is `NOT_FOUND`; of those under one key the first counts (W42). `outcome` grows with it.
-    """
-
-    def __init__(self, number_of: Mapping[str, int], taken: TakenKeys) -> None:
-        self.outcome = Outcome(refused={}, duplicates={})
-        self._number_of = number_of
-        self._first_of = dict(taken)
-        self._settled = 0
-
-    def settle(self, rows: Sequence[EventRow]) -> SettledEvents:
-        """Sort out the next rows."""
-        first, self._settled = self._settled, self._settled + len(rows)
-        if all(row.idempotency_key is None for row in rows):
-            try:
-                numbers = [self._number_of[row.external_id] for row in rows]
-            except KeyError:
-                pass  # some are refused: below, one by one
-            else:
-                return SettledEvents(rows, numbers, ())
-        return self._one_by_one(first, rows)
-
-    def _one_by_one(self, first: int, rows: Sequence[EventRow]) -> SettledEvents:
-        accepted: list[EventRow] = []
-        numbers: list[int] = []
-        keyed: list[EventRow] = []
-        for position, row in enumerate(rows, first):
-            number = self._number_of.get(row.external_id)
-            if number is None:
-                self.outcome.refused[position] = "NOT_FOUND"
+def settle_events(
+    events: EventColumns, number_of: Mapping[str, int], taken: TakenKeys
+) -> SettledEvents:
+    """Sort out events: no entity is `NOT_FOUND`; of those under one key the first counts (W42)."""
+    outcome = Outcome(refused={}, duplicates={})
+    if events.idempotency_keys is None:
+        try:
+            return SettledEvents(
+                outcome, events, list(map(number_of.__getitem__, events.external_ids))
+            )
+        except KeyError:
+            pass  # some are refused: below, one by one
+    first_of = dict(taken)
+    accepted: list[int] = []
+    numbers: list[int] = []
+    for position, (external_id, key) in enumerate(
+        zip(events.external_ids, events.keys, strict=False)
+    ):
+        number = number_of.get(external_id)
+        if number is None:
+            outcome.refused[position] = "NOT_FOUND"
+            continue
+        if key is not None:
+            event_id = events.event_ids[position]
+            same = None if events.fingerprints is None else events.fingerprints[position]
+            first_id, first_same = first_of.setdefault(key, (event_id, same))
+            if first_id != event_id:
+                if first_same == same:
+                    outcome.duplicates[position] = first_id
+                else:
+                    outcome.refused[position] = "DUPLICATE_CONFLICT"
                 continue
-            if row.idempotency_key is not None:
-                event_id, fingerprint = self._first_of.setdefault(
-                    row.idempotency_key, (row.event_id, row.fingerprint)
-                )
-                if event_id != row.event_id:
-                    if fingerprint == row.fingerprint:
-                        self.outcome.duplicates[position] = event_id
-                    else:
-                        self.outcome.refused[position] = "DUPLICATE_CONFLICT"
-                    continue
-                keyed.append(row)
-            accepted.append(row)
-            numbers.append(number)
-        return SettledEvents(accepted, numbers, keyed)
+        accepted.append(position)
+        numbers.append(number)
+    return SettledEvents(outcome, events.at(accepted), numbers)
 
 
 class SettledStates(NamedTuple):

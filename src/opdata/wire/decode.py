@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,10 +17,12 @@ from opdata.errors import InvalidInput
 from opdata.model import MASK, MAX_EXTERNAL_ID_CHARS
 from opdata.wire.schema import EntityItem, EventItem, StateItem
 from opdata.wire.text import (
+    MAX_MEMBERS,
     check_body,
     check_depth,
     check_members,
     check_text,
+    count_brackets,
     count_items,
     has_bad_text,
     has_many_values,
@@ -52,10 +54,15 @@ class Malformed(Struct, frozen=True):
     problems: list[str]
 
 
+def all_well_formed(items: Sequence[Item | Malformed]) -> TypeGuard[Sequence[Item]]:
+    """Whether none of them is malformed."""
+    return Malformed not in set(map(type, items))
+
+
 class Batch(Struct, Generic[Item], frozen=True):
     """A decoded batch, in the order sent.
 
-    Unless `look_closely`, no value in it is null and none is the mask of a personal field.
+    Unless `look_closely`, no value in it is null, and no entity's is the mask of a personal field.
     """
 
     items: Sequence[Item | Malformed]
@@ -89,12 +96,18 @@ class ItemShape(Generic[Item]):
         if ndjson:
             return self._lines(body, max_items)
         body = check_text(body)
-        if has_many_values(body):
+        brackets = count_brackets(body)
+        # What an item is made of stays text unless it is taken apart; then there is an object for each
+        # bracket at most.
+        many = has_many_values(body) if self._takes_apart else brackets > MAX_MEMBERS
+        if many:
             self._refuse_too_many(body, max_items)
-        items = None if may_have_bad_text(body) else self._all_right(body)
+        items = None if may_have_bad_text(body) else self._all_right(body, brackets)
         if items is not None:
             _check_count(len(items), max_items)
-            return Batch(items, b"null" in body or MASK in body)
+            return Batch(items, b"null" in body or (self._takes_apart and MASK in body))
+        if has_many_values(body):
+            self._refuse_too_many(body, max_items)
         check_depth(body)
         try:
             raw_items = _ANY_ITEMS.decode(body)
@@ -108,7 +121,7 @@ class ItemShape(Generic[Item]):
         _check_count(len(raw_items), max_items)
         return Batch([self._loose(bytes(raw)) for raw in raw_items], look_closely=True)
 
-    def _all_right(self, body: bytes) -> Sequence[Item] | None:
+    def _all_right(self, body: bytes, brackets: int) -> Sequence[Item] | None:
         """The items, None when one of them is not of the right shape. Raises `InvalidInput`."""
         try:
             items: list[Item] = self._many.decode(body)
@@ -118,7 +131,7 @@ class ItemShape(Generic[Item]):
             raise too_deep() from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise malformed_json(error) from None
-        if not surely_shallow(body, len(items), self._brackets):
+        if not surely_shallow(brackets, len(items), self._brackets):
             check_depth(body)
         return items
 
@@ -254,6 +267,14 @@ def id_problem(name: str, text: str, max_chars: int = MAX_EXTERNAL_ID_CHARS) -> 
 def plain_id(text: str) -> bool:
     """Whether an id is right at a glance, as nearly all are; False says that `id_problem` must look."""
     return 1 <= len(text) <= MAX_EXTERNAL_ID_CHARS and text.isprintable()
+
+
+def plain_ids(texts: Sequence[str]) -> bool:
+    """`plain_id` of all of them, in a few calls; False says that each is to be looked at."""
+    if not texts:
+        return True
+    sizes = set(map(len, texts))
+    return 0 not in sizes and max(sizes) <= MAX_EXTERNAL_ID_CHARS and "".join(texts).isprintable()
 
 
 def type_name(json: bytes) -> str:

@@ -56,14 +56,15 @@ def check_text(body: bytes) -> bytes:
         message = f"The body is not valid UTF-8 (byte {error.start})"
         raise InvalidInput(message) from None
     _check_numbers(body)
-    if _SUSPECT_ESCAPE.search(body):
+    # A backslash is found, or not, twenty times as fast as what may follow it.
+    if b"\\" in body and _SUSPECT_ESCAPE.search(body):
         return _ESCAPE.sub(lambda m: _NUL_ESCAPE if m["lone"] else m[0], body)
     return body
 
 
 def may_have_bad_text(body: bytes) -> bool:
     """Whether `has_bad_text` could be true of any part of a checked body; cheap."""
-    return _NUL_ESCAPE in body
+    return b"\\" in body and _NUL_ESCAPE in body
 
 
 def has_bad_text(item: bytes) -> bool:
@@ -71,14 +72,18 @@ def has_bad_text(item: bytes) -> bool:
     return _NUL_ESCAPE in item and any(m[0] == _NUL_ESCAPE for m in _ESCAPE.finditer(item))
 
 
-def surely_shallow(body: bytes, items: int, brackets_an_item: int) -> bool:
+def count_brackets(body: bytes) -> int:
+    """How many brackets open in the body, those within strings included; cheap."""
+    return body.count(b"{") + body.count(b"[")
+
+
+def surely_shallow(brackets: int, items: int, brackets_an_item: int) -> bool:
     """Whether an array of that many items, each with so many brackets at least, cannot be too deep.
 
     However the brackets lie, no item has more of them than the whole body, less the array's own and
     the least that the other items have. Counting is a tenth of the price of `check_depth`.
     """
-    opening = body.count(b"{") + body.count(b"[")
-    return opening - brackets_an_item * (items - 1) <= MAX_DEPTH
+    return brackets - brackets_an_item * (items - 1) <= MAX_DEPTH
 
 
 def check_depth(body: bytes) -> None:

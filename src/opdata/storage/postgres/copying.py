@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import chain, count, repeat
 from typing import Final
 
-from opdata.storage.base import EntityRow, EventRow
+from opdata.storage.base import EntityRow, EventColumns
 from opdata.storage.postgres.connection import Connection
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -24,13 +25,15 @@ ENTITY_COLUMNS: Final = (
     *("external_id", "entity_id", "entity_type", "data", "fingerprint", "sealed"),
 )
 EVENT_COLUMNS: Final = (
-    *("operator_id", "entity_no", "occurred_at_ms", "event_no", "recorded_at_ms", "event_id"),
+    *("operator_id", "recorded_at_ms", "entity_no", "occurred_at_ms", "event_no", "event_id"),
     *("event_type", "data", "idempotency_key"),
 )
 # A row begins with its number of columns; each value with its length. The numbers come first, so
 # that one call packs them all.
 _pack_entity: Final = struct.Struct(">hiqiqiqiq").pack
-_pack_event: Final = struct.Struct(">hiqiqiqiqiqi16s").pack
+# What all events of a batch share comes before the rest of an event's numbers.
+_pack_event_prefix: Final = struct.Struct(">hiqiqi").pack
+_pack_event: Final = struct.Struct(">qiqiqi16s").pack
 
 
 async def copy_rows(
@@ -70,25 +73,30 @@ def pack_entities(
     return b"".join(parts)
 
 
-def pack_events(operator_id: int, now_ms: int, rows: Iterable[tuple[EventRow, int, int]]) -> bytes:
-    """Rows of `EVENT_COLUMNS`, from each row, the number of its entity and its own."""
-    length, types, pack = _LENGTHS, _Prefixed(), _pack_event
-    parts: list[bytes] = []
-    for row, entity_no, event_no in rows:
-        data = row.data.encode()
-        parts += (
-            pack(
-                *(9, 8, operator_id, 8, entity_no, 8, row.occurred_at_ms),
-                *(8, event_no, 8, now_ms, 16, row.event_id),
-            ),
-            *(types[row.event_type], length[len(data)], data),
-        )
-        if row.idempotency_key is None:
-            parts.append(_NULL)
-        else:
-            key = row.idempotency_key.encode()
-            parts += (length[len(key)], key)
-    return b"".join(parts)
+def pack_events(
+    operator_id: int, now_ms: int, events: EventColumns, numbers: Sequence[int], first_no: int
+) -> bytes:
+    """Rows of `EVENT_COLUMNS`, from the events, the number of each one's entity, and the first's own."""
+    prefix = _pack_event_prefix(9, 8, operator_id, 8, now_ms, 8)
+    eight = repeat(8)
+    middle = map(
+        _pack_event,
+        *(numbers, eight, events.occurred_at_ms, eight, count(first_no)),
+        *(repeat(16), events.event_ids),
+    )
+    types = map(_Prefixed().__getitem__, events.event_types)
+    lengths = map(_LENGTHS.__getitem__, map(len, events.data))
+    if events.idempotency_keys is None:
+        keys: Iterable[bytes] = repeat(_NULL)
+    else:
+        keys = (_NULL if key is None else _prefixed(key) for key in events.idempotency_keys)
+    rows = zip(repeat(prefix), middle, types, lengths, events.data, keys, strict=False)
+    return b"".join(chain.from_iterable(rows))
+
+
+def _prefixed(text: str) -> bytes:
+    encoded = text.encode()
+    return _pack_length(len(encoded)) + encoded
 
 
 class _Lengths(dict[int, bytes]):
@@ -102,8 +110,7 @@ class _Prefixed(dict[str, bytes]):
     """Texts of which there are few, with their lengths before them."""
 
     def __missing__(self, text: str) -> bytes:
-        encoded = text.encode()
-        prefixed = self[text] = _pack_length(len(encoded)) + encoded
+        prefixed = self[text] = _prefixed(text)
         return prefixed
 
 

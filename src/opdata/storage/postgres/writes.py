@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 import msgspec
@@ -23,7 +22,7 @@ from opdata.storage.base import (
     Claim,
     DeleteEntity,
     EntityRow,
-    EventRow,
+    EventColumns,
     Outcome,
     Reply,
     SetStates,
@@ -42,9 +41,12 @@ from opdata.storage.postgres.copying import (
 from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.records import operator_of
-from opdata.storage.settling import EventSettling, TakenKeys, settle_states
+from opdata.storage.settling import TakenKeys, settle_events, settle_states
 
 T = TypeVar("T")
+
+_EVENTS_A_PIECE: Final = 1_280
+"""Events packed at a time: the server takes them in while the next are packed."""
 
 
 async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Reply:
@@ -252,35 +254,34 @@ async def _copy_new(transaction: Transaction, pieces: Iterator[bytes]) -> None:
 async def _append_events(
     transaction: Transaction, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
-    names = {row.external_id for row in work.rows} if work.names is None else set(work.names)
-    finding = numbers.find(transaction.connection, write.operator_id, names)
-    number_of = await _while_making(work.rows, finding)
-    taken = await _claim_keys(transaction, write, work.rows, number_of) if work.keyed else {}
-    settling = EventSettling(number_of, taken)
+    connection, names = transaction.connection, set(work.events.external_ids)
+    number_of = await numbers.find(connection, write.operator_id, names)
+    taken = await _claim_keys(transaction, write, work.events, number_of)
+    settled = settle_events(work.events, number_of, taken)
+    total, first_number = len(settled.events), transaction.first_number
 
     def packed() -> Iterator[bytes]:
-        event_numbers = count(transaction.first_number)
-        for piece in in_pieces(work.rows):
-            settled = settling.settle(piece)
-            # The numbers come last, so that none is taken when there are no more rows.
-            numbered = zip(settled.rows, settled.numbers, event_numbers, strict=False)
-            yield pack_events(write.operator_id, write.now_ms, numbered)
+        for start in range(0, total, _EVENTS_A_PIECE):
+            stop = min(start + _EVENTS_A_PIECE, total)
+            yield pack_events(
+                *(write.operator_id, write.now_ms, settled.events.between(start, stop)),
+                *(settled.numbers[start:stop], first_number + start),
+            )
 
-    await copy_rows(transaction.connection, "events", EVENT_COLUMNS, packed())
-    return settling.outcome
+    await copy_rows(connection, "events", EVENT_COLUMNS, packed())
+    return settled.outcome
 
 
 async def _claim_keys(
-    transaction: Transaction,
-    write: Write,
-    rows: Sequence[EventRow],
-    number_of: Mapping[str, int],
+    transaction: Transaction, write: Write, events: EventColumns, number_of: Mapping[str, int]
 ) -> TakenKeys:
     """Take the idempotency keys of events that will be appended; return those that others have."""
-    first_of: dict[str, EventRow] = {}
-    for row in rows:
-        if row.idempotency_key is not None and row.external_id in number_of:
-            first_of.setdefault(row.idempotency_key, row)
+    if events.idempotency_keys is None or events.fingerprints is None:
+        return {}
+    first_of: dict[str, int] = {}
+    for position, key in enumerate(events.idempotency_keys):
+        if key is not None and events.external_ids[position] in number_of:
+            first_of.setdefault(key, position)
     if not first_of:
         return {}
     keys = sorted(first_of)
@@ -288,8 +289,8 @@ async def _claim_keys(
         SQL["add_event_keys"],
         write.operator_id,
         joined(keys),
-        joined([first_of[key].event_id.hex() for key in keys]),
-        joined([(first_of[key].fingerprint or b"").hex() for key in keys]),
+        joined([events.event_ids[first_of[key]].hex() for key in keys]),
+        joined([(events.fingerprints[first_of[key]] or b"").hex() for key in keys]),
     )
     if len(free) == len(keys):
         return {}

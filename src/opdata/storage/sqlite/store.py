@@ -26,7 +26,6 @@ from opdata.model import (
 )
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
-    ChangeSettings,
     DeleteEntity,
     EventPosition,
     EventQuery,
@@ -38,6 +37,7 @@ from opdata.storage.base import (
     StateScan,
     StoreReport,
     Taken,
+    UpsertEntities,
     Write,
 )
 from opdata.storage.records import (
@@ -103,7 +103,7 @@ class SqliteStore:
 
     async def write(self, write: Write) -> Reply:
         """See `Store.write`."""
-        if not isinstance(write.work, DeleteEntity | ChangeSettings):
+        if isinstance(write.work, UpsertEntities):
             # Made here and now, and not while the one writer holds its lock.
             len(write.work.rows)
 

@@ -7,6 +7,7 @@ until the commit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
 import apsw
@@ -20,6 +21,7 @@ from opdata.storage.base import (
     ChangeSettings,
     Claim,
     DeleteEntity,
+    EventColumns,
     Outcome,
     Reply,
     SetStates,
@@ -27,7 +29,7 @@ from opdata.storage.base import (
     Write,
 )
 from opdata.storage.records import operator_of
-from opdata.storage.settling import EventSettling, TakenKeys, settle_states
+from opdata.storage.settling import TakenKeys, settle_events, settle_states
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.numbers import EntityNumbers
 
@@ -126,31 +128,31 @@ def _upsert_entities(connection: apsw.Connection, write: Write, work: UpsertEnti
 def _append_events(
     connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
-    rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
-    number_of = numbers.find(connection, operator_id, {row.external_id for row in rows})
-    taken = _taken_keys(connection, operator_id, {row.idempotency_key for row in rows})
-    settling = EventSettling(number_of, taken)
-    settled = settling.settle(rows)
+    events, operator_id = work.events, write.operator_id
+    number_of = numbers.find(connection, operator_id, set(events.external_ids))
+    taken = _taken_keys(connection, operator_id, events)
+    settled = settle_events(events, number_of, taken)
+    events = settled.events
+    operator = repeat(operator_id)
     write_rows(
         connection,
         "append_events",
-        [
-            (
-                *(operator_id, number, row.event_id, row.event_type),
-                *(row.data, row.occurred_at_ms, now_ms, row.idempotency_key),
+        list(
+            zip(
+                *(operator, settled.numbers, events.event_ids, events.event_types),
+                map(str, events.data, repeat("utf-8")),
+                *(events.occurred_at_ms, repeat(write.now_ms), events.keys),
+                strict=False,
             )
-            for row, number in zip(settled.rows, settled.numbers, strict=True)
-        ],
+        ),
     )
-    write_rows(
-        connection,
-        "add_event_keys",
-        [
-            (operator_id, row.idempotency_key, row.event_id, row.fingerprint)
-            for row in settled.keyed
-        ],
-    )
-    return settling.outcome
+    if events.idempotency_keys is not None and events.fingerprints is not None:
+        rows = zip(
+            *(operator, events.idempotency_keys, events.event_ids, events.fingerprints),
+            strict=False,
+        )
+        write_rows(connection, "add_event_keys", [row for row in rows if row[1] is not None])
+    return settled.outcome
 
 
 def _set_states(
@@ -189,8 +191,8 @@ def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSett
     return Outcome(settings=operator_of(the_row(connection, "operators", operator_id)).settings)
 
 
-def _taken_keys(connection: apsw.Connection, operator_id: int, keys: set[str | None]) -> TakenKeys:
-    names = [key for key in keys if key is not None]
+def _taken_keys(connection: apsw.Connection, operator_id: int, events: EventColumns) -> TakenKeys:
+    names = list({key for key in events.idempotency_keys or () if key is not None})
     if not names:
         return {}
     found = _found_keys(scalar(connection, "find_event_keys", _names(names), operator_id))
