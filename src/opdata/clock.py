@@ -11,9 +11,11 @@ _EPOCH_WITHOUT_ZONE = _EPOCH.replace(tzinfo=None)
 _MS = timedelta(milliseconds=1)
 _FIRST_MS = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MS
 _LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII
-)
+# Both cases are spelled out: re.IGNORECASE takes twice the time.
+_is_rfc3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+).fullmatch
+_DAY_MS = 86_400_000
 
 
 def now_ms() -> int:
@@ -31,10 +33,11 @@ def parse_ms(text: str) -> int | None:
 
     None as well where its zone takes it out of the years 1 to 9999, which `format_ms` can write.
     """
-    if _RFC3339.fullmatch(text) is None:
+    if _is_rfc3339(text) is None:
         return None
     try:
-        at_ms = (datetime.fromisoformat(text.upper()) - _EPOCH) // _MS
+        since = datetime.fromisoformat(text.upper()) - _EPOCH
     except (ValueError, OverflowError):
         return None
+    at_ms = since.days * _DAY_MS + since.seconds * 1_000 + since.microseconds // 1_000
     return at_ms if _FIRST_MS <= at_ms <= _LAST_MS else None
