@@ -4,14 +4,15 @@ UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
+COLLECTION := examples/postman/opdata.postman_collection.json
 export UV_NO_PROGRESS := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench lock fmt clean
+.PHONY: help install demo test check bench collection lock fmt clean
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## make .venv with everything in it; leaves .venv/bin/opdata
 
@@ -39,14 +40,20 @@ check: install   ## lint, format, types, import contracts
 bench: install   ## measure ingestion; QUICK=1 for a short run
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
+collection: install  ## generate the collection for Postman and Bruno from the OpenAPI document
+	$(BIN)/opdata openapi --postman > $(COLLECTION).new && mv $(COLLECTION).new $(COLLECTION)
+
 fmt: install     ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+sync-client: install  ## make the blocking client out of the asynchronous one
+	$(BIN)/python -m tools.generate_sync
+
 # The lock is a hashed requirements file and not uv.lock: see docs/decisions/0002-lock.md.
 lock: install    ## resolve pyproject.toml anew into requirements.lock
 	$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" --group dev -o requirements.lock pyproject.toml
+		--custom-compile-command "make lock" --all-extras --group dev -o requirements.lock pyproject.toml
 
 clean:           ## remove what the targets made
-	rm -rf $(VENV) demo-data .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo-data examples/typescript/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,19 +14,19 @@ from msgspec import Struct
 WaitReason = Literal["unreachable", "unavailable", "rate limited", "in flight"]
 
 _REASONS: dict[int, WaitReason] = {
-    409: "in flight",
     429: "rate limited",
     500: "unavailable",
     502: "unavailable",
     503: "unavailable",
     504: "unavailable",
 }
+_CONFLICT = 409
 MAX_INTERNAL_ERRORS = 3
 """How often one request may meet a 500 and try again: waiting does not mend a bug."""
 
 
 class Backoff(Struct, frozen=True):
-    """How patient a client is. `Retry-After` is honoured; without it delays double, with jitter.
+    """How patient a client is. `Retry-After` is honoured; without it delays double, with full jitter.
 
     Patience is counted over all requests together, from the first trouble after the last success:
     while anything gets through, nobody gives up.
@@ -39,41 +39,85 @@ class Backoff(Struct, frozen=True):
     give_up_after_s: float = 300.0
     """How long to go on without a success once the server has been heard of."""
 
+    def delay_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Seconds to wait before the attempt after `attempt`, which counts from 1."""
+        step_s = min(self.max_delay_s, self.base_delay_s * 2.0 ** min(attempt - 1, 16))
+        jitter_s = random.uniform(0.0, step_s)  # noqa: S311 - spreads load, guards nothing
+        # The jitter goes on top of a Retry-After: all that wait for it would come back at once.
+        return jitter_s if retry_after_s is None else retry_after_s + min(jitter_s, 0.25)
+
 
 class Patience:
     """What all requests of one client share: whether anything gets through, and since when not."""
 
     def __init__(self, backoff: Backoff, now: Callable[[], float] = time.monotonic) -> None:
-        self._backoff = backoff
-        self._now = now
+        self.backoff = backoff
+        self.now = now
         self._trouble_since_s: float | None = None
-        self._heard = False
+        self.has_heard = False
 
     def heard(self) -> None:
         """The server answered, whatever it said."""
-        self._heard = True
+        self.has_heard = True
 
     def progressed(self) -> None:
         """The server granted a request."""
         self._trouble_since_s = None
 
+    def left_s(self) -> float | None:
+        """Seconds that a running attempt may still take; None when only waiting is bounded."""
+        return None
+
     def delay_s(self, attempt: int, retry_after_s: float | None) -> float | None:
         """Seconds to wait before the next attempt, None to give up. `attempt` counts from 1."""
-        policy = self._backoff
-        now_s = self._now()
+        now_s = self.now()
         if self._trouble_since_s is None:
             self._trouble_since_s = now_s
-        longest_s = policy.give_up_after_s if self._heard else policy.first_contact_s
-        left_s = self._trouble_since_s + longest_s - now_s
-        step_s = min(policy.max_delay_s, policy.base_delay_s * 2.0 ** min(attempt - 1, 16))
-        jitter_s = random.uniform(0.5, 1.0) * step_s  # noqa: S311 - spreads load, guards nothing
-        # The jitter goes on top of a Retry-After: all that wait for it would come back at once.
-        delay_s = jitter_s if retry_after_s is None else retry_after_s + min(jitter_s, 0.25)
+        longest_s = self.backoff.give_up_after_s if self.has_heard else self.backoff.first_contact_s
+        delay_s = self.backoff.delay_s(attempt, retry_after_s)
+        return delay_s if delay_s < self._trouble_since_s + longest_s - now_s else None
+
+
+class Deadline(Patience):
+    """The patience of a single call, attempts and waits together: `within_s` seconds from now.
+
+    A server that the client has never heard of gets no more than `first_contact_s` of them.
+    """
+
+    def __init__(self, shared: Patience, within_s: float) -> None:
+        super().__init__(shared.backoff, shared.now)
+        self._shared = shared
+        self._within_s = within_s
+        self._begun_at_s = shared.now()
+
+    def heard(self) -> None:
+        """See `Patience`."""
+        self._shared.heard()
+
+    def progressed(self) -> None:
+        """See `Patience`."""
+        self._shared.progressed()
+
+    def left_s(self) -> float:
+        """See `Patience`. Never below zero."""
+        return max(0.0, self._begun_at_s + self._within_s - self.now())
+
+    def delay_s(self, attempt: int, retry_after_s: float | None) -> float | None:
+        """See `Patience`."""
+        left_s = self.left_s()
+        if not self._shared.has_heard:
+            left_s -= max(0.0, self._within_s - self.backoff.first_contact_s)
+        delay_s = self.backoff.delay_s(attempt, retry_after_s)
         return delay_s if delay_s < left_s else None
 
 
-def wait_reason(status: int) -> WaitReason | None:
-    """Why a request answered with `status` may succeed later, None when it will not."""
+def wait_reason(status: int, retry_after_s: float | None) -> WaitReason | None:
+    """Why a request answered like this may succeed later, None when it will not.
+
+    Of the conflicts, only that with a request still in flight has a `Retry-After` (W41).
+    """
+    if status == _CONFLICT:
+        return None if retry_after_s is None else "in flight"
     return _REASONS.get(status)
 
 

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import re
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import httpx2
-import msgspec
-from msgspec import Raw, Struct
 
-from opdata.client.errors import Refused, TooLarge, Unauthorized, Unreachable
-from opdata.client.retry import (
-    MAX_INTERNAL_ERRORS,
-    Backoff,
-    Patience,
-    WaitReason,
-    parse_retry_after_s,
-    wait_reason,
-)
+from opdata.client.answers import FAILURES, Answer, Exchange
+from opdata.client.io import Clock, HttpClient, HttpTransport, SystemClock
+from opdata.client.retry import Backoff, Deadline, Patience, WaitReason
 
-BASE_PATH = "/operator-data-api"
-_TIMEOUT = httpx2.Timeout(connect=5.0, read=60.0, write=60.0, pool=None)
-_NOTHING_DONE = frozenset({429, 503})
+__all__ = ["BASE_PATH", "Answer", "AsyncTransport", "OnWait"]
+
+BASE_PATH: Final = "/operator-data-api"
+_AT_ROOT: Final = ("/api-keys", "/healthz", "/readyz")
+_CONNECT_S: Final = 5.0
+_LEAST_TIMEOUT_S: Final = 0.001
+_EXTERNAL_ID: Final = re.compile(r"^/entities/[^/]+")
+_log: Final = logging.getLogger("opdata.client")
 
 OnWait = Callable[[WaitReason, float], None]
 """Called before every wait, with its reason and its seconds."""
-
-
-class Answer(Struct, frozen=True):
-    """A success: the `data` of the envelope (W2), still encoded.
-
-    `replayed` marks the stored answer of an earlier request with the same key (W41); `unsure` that
-    an earlier attempt of this very call may have been the one that was executed.
-    """
-
-    data: bytes
-    replayed: bool
-    unsure: bool
-
-
-class _ErrorBody(Struct):
-    code: str
-    message: str
-
-
-class _Envelope(Struct):
-    success: bool
-    data: Raw = Raw()
-    error: _ErrorBody | None = None
-
-
-_envelopes = msgspec.json.Decoder(_Envelope)
 
 
 class AsyncTransport:
@@ -60,6 +32,7 @@ class AsyncTransport:
 
     `url` is the server's root; the base path (W1) is added. A call may repeat its request whenever
     the server can tell the repetition: the caller gives an `Idempotency-Key` where that matters.
+    `timeout_s` bounds each wait of an attempt for the network.
     """
 
     def __init__(
@@ -70,19 +43,26 @@ class AsyncTransport:
         backoff: Backoff | None = None,
         on_wait: OnWait | None = None,
         connections: int = 10,
+        timeout_s: float = 60.0,
+        http: HttpTransport | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.url = url
-        self._patience = Patience(backoff or Backoff())
+        self._clock: Clock = clock or SystemClock()
+        self._timeout_s = timeout_s
+        self._patience = Patience(backoff or Backoff(), self._clock.now_s)
         self._on_wait = on_wait or _ignore
-        self._client = httpx2.AsyncClient(
-            base_url=url.rstrip("/") + BASE_PATH,
+        self._client = HttpClient(
+            base_url=url.rstrip("/"),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "opdata-client"},
-            timeout=_TIMEOUT,
-            limits=httpx2.Limits(max_connections=connections),
+            limits=httpx2.Limits(
+                max_connections=connections, max_keepalive_connections=connections
+            ),
+            transport=http,
         )
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
+        # Connections are made when they are needed: a client may be used before it is entered.
         return self
 
     async def __aexit__(
@@ -91,7 +71,23 @@ class AsyncTransport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, by the clock of this transport."""
+        await self._clock.sleep(seconds)
+
+    def deadline(self, within_s: float) -> Deadline:
+        """The patience of one call that may take `within_s` seconds from now."""
+        return Deadline(self._patience, within_s)
+
+    async def get(self, path: str, *, params: Mapping[str, str] | None = None) -> Answer:
+        """Read. Raises as `request` does."""
+        return await self.request("GET", path, params=params)
 
     async def post(
         self,
@@ -100,79 +96,104 @@ class AsyncTransport:
         *,
         params: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        content_encoding: str | None = None,
     ) -> Answer:
-        """Post a JSON body. Raises `Unauthorized`, `TooLarge`, `Refused` or `Unreachable`."""
-        headers = {"Content-Type": "application/json"}
-        if idempotency_key is not None:
-            headers["Idempotency-Key"] = idempotency_key
+        """Post a JSON body, compressed already if `content_encoding` says so. See `request`."""
+        return await self.request(
+            "POST",
+            path,
+            body,
+            params=params,
+            idempotency_key=idempotency_key,
+            content_encoding=content_encoding,
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+        content_encoding: str | None = None,
+        patience: Patience | None = None,
+        repeatable: bool = True,
+    ) -> Answer:
+        """Send until there is a final answer. Raises a subclass of `Refused`, or `Unreachable`.
+
+        Without a `patience` of its own, the request shares that of all others. One that is not
+        `repeatable` is sent again only when it cannot have been executed.
+        """
+        patience = patience or self._patience
+        exchange = Exchange(self.url, idempotency_key=idempotency_key, writes=method != "GET")
+        headers = _headers(body, idempotency_key, content_encoding)
+        target = path if path.startswith(_AT_ROOT) else BASE_PATH + path
+        shown = f"{method} {_EXTERNAL_ID.sub('/entities/{externalId}', path)}"
         attempt = 0
-        internal_errors = 0
-        unsure = False
         while True:
             attempt += 1
-            retry_after_s = None
             try:
-                response = await self._client.post(
-                    path, content=body, params=params, headers=headers
+                response = await self._client.request(
+                    method,
+                    target,
+                    content=body,
+                    params=params,
+                    headers=headers,
+                    timeout=self._timeout(patience),
                 )
-            except httpx2.TransportError as error:
-                reason: WaitReason = "unreachable"
-                trouble = f"{self.url} cannot be reached: {str(error) or type(error).__name__}"
-                # A request that never left cannot have been executed.
-                unsure = unsure or not isinstance(error, httpx2.ConnectError)
+            except FAILURES as error:
+                outcome = exchange.failed(error)
+                _log.debug("%s: attempt %d: %s", shown, attempt, type(error).__name__)
             else:
-                self._patience.heard()
-                status = response.status_code
-                internal_errors += status == httpx2.codes.INTERNAL_SERVER_ERROR
-                transient = wait_reason(status)
-                if transient is None or internal_errors > MAX_INTERNAL_ERRORS:
-                    return self._settle(response, unsure=unsure)
-                reason = transient
-                trouble = f"{self.url} keeps answering {_describe(response)}"
-                retry_after_s = parse_retry_after_s(response.headers.get("Retry-After"))
-                # A 429 comes before anything is executed (W4), and a 503 wrote nothing.
-                unsure = unsure or status not in _NOTHING_DONE
-            delay_s = self._patience.delay_s(attempt, retry_after_s)
-            if delay_s is None:
-                raise Unreachable(trouble)
-            self._on_wait(reason, delay_s)
-            await asyncio.sleep(delay_s)
+                patience.heard()
+                _log.debug(
+                    "%s: attempt %d: HTTP %d, request id %s",
+                    *(shown, attempt, response.status_code, response.headers.get("X-Request-Id")),
+                )
+                settled = exchange.answered(response)
+                if isinstance(settled, Answer):
+                    patience.progressed()
+                    return settled
+                outcome = settled
+            delay_s = patience.delay_s(attempt, outcome.retry_after_s)
+            if delay_s is None or (exchange.unsure and not repeatable):
+                raise exchange.exhausted(outcome)
+            _log.warning(
+                "%s: %s; attempt %d in %.2f s", shown, outcome.reason, attempt + 1, delay_s
+            )
+            self._on_wait(outcome.reason, delay_s)
+            await self._clock.sleep(delay_s)
 
-    def _settle(self, response: httpx2.Response, *, unsure: bool) -> Answer:
-        replayed = response.headers.get("Idempotent-Replayed", "").lower() == "true"
-        envelope = _open(response)
-        if (
-            response.is_success
-            and envelope is not None
-            and envelope.success
-            and bytes(envelope.data)
-        ):
-            self._patience.progressed()
-            return Answer(bytes(envelope.data), replayed, unsure)
-        status = response.status_code
-        if envelope is None or envelope.error is None:
-            foreign = f"{self.url} answered HTTP {status}, but not as an Operator Data API does"
-            raise Refused(status, "", foreign)
-        code, message = envelope.error.code, envelope.error.message
-        if status == httpx2.codes.UNAUTHORIZED:
-            raise Unauthorized(status, code, message)
-        if status == httpx2.codes.CONTENT_TOO_LARGE:
-            raise TooLarge(status, code, message)
-        raise Refused(status, code, message, replayed=replayed)
+    async def is_up(self, path: str) -> bool:
+        """Whether a probe at the root (such as /readyz) answers 200 now. Tries once, raises nothing."""
+        try:
+            response = await self._client.get(path, timeout=_CONNECT_S)
+        except FAILURES:
+            return False
+        return bool(response.status_code == httpx2.codes.OK)
+
+    def _timeout(self, patience: Patience) -> httpx2.Timeout:
+        left_s = patience.left_s()
+        longest_s = self._timeout_s
+        if left_s is not None:
+            longest_s = max(_LEAST_TIMEOUT_S, min(longest_s, left_s))
+        # Only a deadline bounds the wait for a free connection: it is no trouble of the server's.
+        pool_s = None if left_s is None else longest_s
+        return httpx2.Timeout(longest_s, connect=min(_CONNECT_S, longest_s), pool=pool_s)
 
 
-def _open(response: httpx2.Response) -> _Envelope | None:
-    try:
-        return _envelopes.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
-def _describe(response: httpx2.Response) -> str:
-    envelope = _open(response)
-    if envelope is None or envelope.error is None:
-        return f"HTTP {response.status_code}"
-    return f"{response.status_code} {envelope.error.code}: {envelope.error.message}"
+def _headers(
+    body: bytes | None, idempotency_key: str | None, content_encoding: str | None
+) -> dict[str, str]:
+    headers = {}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = idempotency_key
+    if content_encoding is not None:
+        headers["Content-Encoding"] = content_encoding
+    return headers
 
 
 def _ignore(reason: WaitReason, seconds: float) -> None:

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from opdata.client.retry import Backoff, Patience, parse_retry_after_s
+from opdata.client.retry import Backoff, Deadline, Patience, parse_retry_after_s, wait_reason
 
 
 class Clock:
@@ -22,12 +22,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_delays_double_up_to_a_bound_with_jitter(clock: Clock) -> None:
+def test_delays_double_up_to_a_bound_with_full_jitter(clock: Clock) -> None:
     patience = Patience(Backoff(base_delay_s=1, max_delay_s=8, first_contact_s=99), clock)
     for attempt, most in [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (5_000, 8)]:
-        delay_s = patience.delay_s(attempt, None)
-        assert delay_s is not None
-        assert most / 2 <= delay_s <= most
+        delays_s = [patience.delay_s(attempt, None) or 0 for _ in range(200)]
+        assert all(0 <= delay_s <= most for delay_s in delays_s)
+        assert min(delays_s) < most / 4
+        assert max(delays_s) > most * 3 / 4
 
 
 def test_a_retry_after_is_never_cut_short(clock: Clock) -> None:
@@ -71,3 +72,22 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert parse_retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0.0
     assert parse_retry_after_s("soon") is None
     assert parse_retry_after_s(None) is None
+
+
+def test_a_deadline_counts_attempts_and_waits_of_one_call(clock: Clock) -> None:
+    shared = Patience(Backoff(base_delay_s=0, first_contact_s=5), clock)
+    shared.heard()
+    deadline = Deadline(shared, 60)
+    clock.now_s += 59
+    assert deadline.left_s() == 1
+    assert deadline.delay_s(1, 0.5) is not None
+    assert deadline.delay_s(1, 1.0) is None
+    clock.now_s += 2
+    assert deadline.left_s() == 0
+    assert Deadline(shared, 60).delay_s(1, None) is not None
+
+
+def test_only_a_conflict_that_says_when_is_one_to_wait_for() -> None:
+    assert wait_reason(409, 1.0) == "in flight"
+    assert wait_reason(409, None) is None
+    assert wait_reason(404, 1.0) is None

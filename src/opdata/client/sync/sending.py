@@ -1,0 +1,126 @@
+# Made from opdata/client/sending.py by tools/generate_sync.py: edit that, then make sync-client.
+"""Sending rows of any number in batches: each until it is answered, in order unless told otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from opdata.client.answers import Answer
+from opdata.client.compression import gzipped
+from opdata.client.cutting import Batch, BatchKind, Cutter, Draft, Tally, call_key
+from opdata.client.errors import ClientError, TooLarge
+from opdata.client.results import BatchResult, Chunk
+from opdata.client.sync.io import Rows, each, in_window
+from opdata.client.sync.transport import Transport
+
+T = TypeVar("T")
+
+
+class Bounds(Struct, frozen=True):
+    """How large requests may be, and how long one of them may take with its retries."""
+
+    max_body_bytes: int
+    compress_above_bytes: int | None
+    deadline_s: float
+    chunk_items: int | None = None
+    """Fewer rows a request than the endpoint takes."""
+
+
+class Order(Struct, frozen=True):
+    """How a call wants its rows to be sent."""
+
+    idempotency_key: str | None
+    dry_run: bool
+    concurrency: int = 1
+
+
+class BatchSender:
+    """Sends rows to the batch endpoints under one transport."""
+
+    def __init__(self, transport: Transport, bounds: Bounds) -> None:
+        self._transport = transport
+        self._bounds = bounds
+
+    def collect(
+        self, kind: BatchKind, rows: Rows[T], to_item: Callable[[T], Any] | None, order: Order
+    ) -> BatchResult[T]:
+        """Send all rows. A `ClientError` has what was acknowledged before it in `partial`."""
+        result = BatchResult[T](dry_run=order.dry_run)
+        try:
+            for chunk in self.stream(kind, rows, to_item, order):
+                result.add(chunk)
+        except ClientError as error:
+            error.partial = result
+            raise
+        return result
+
+    def stream(
+        self, kind: BatchKind, rows: Rows[T], to_item: Callable[[T], Any] | None, order: Order
+    ) -> Generator[Chunk[T], None, None]:
+        """Send rows, and yield each chunk once it is answered, in the order of the rows.
+
+        No more chunks than `concurrency` are held at a time. With 1, a chunk is cut when the one
+        before has been answered, so that the last of several rows of one name wins (W24).
+        """
+        key = None if order.dry_run else call_key(order.idempotency_key)
+
+        def deliver(draft: Draft[T]) -> Chunk[T]:
+            return self._deliver(kind, draft, key)
+
+        drafts = self._drafts(kind, rows, to_item)
+        if order.concurrency == 1:
+            for draft in drafts:
+                yield deliver(draft)
+        else:
+            yield from in_window(drafts, deliver, order.concurrency)
+
+    def _drafts(
+        self, kind: BatchKind, rows: Rows[T], to_item: Callable[[T], Any] | None
+    ) -> Iterator[Draft[T]]:
+        max_items = min(self._bounds.chunk_items or kind.max_items, kind.max_items)
+        cutter = Cutter(max_items, self._bounds.max_body_bytes, to_item)
+        for row in each(rows):
+            full = cutter.add(row)
+            if full is not None:
+                yield full
+        rest = cutter.rest()
+        if rest is not None:
+            yield rest
+
+    def _deliver(self, kind: BatchKind, draft: Draft[T], key: str | None) -> Chunk[T]:
+        tally = Tally(draft)
+        waiting = [draft.batch] if draft.batch.items else []
+        while waiting:
+            part = waiting.pop()
+            try:
+                answer = self._post(kind, part, key)
+            except TooLarge as error:
+                if len(part.items) > 1:
+                    waiting += reversed(part.halves())
+                else:
+                    tally.refuse(part, error)
+            except ClientError as error:
+                # The key of the whole call: repeated under it, every chunk meets its own again.
+                error.idempotency_key = key
+                raise
+            else:
+                tally.count(part, answer)
+        return tally.chunk()
+
+    def _post(self, kind: BatchKind, batch: Batch[T], key: str | None) -> Answer:
+        body = batch.body()
+        threshold = self._bounds.compress_above_bytes
+        compress = threshold is not None and len(body) > threshold
+        return self._transport.request(
+            "POST",
+            kind.path,
+            gzipped(body) if compress else body,
+            # A dry run writes nothing that a retry could double.
+            params={"dryRun": "true"} if key is None else None,
+            idempotency_key=None if key is None else f"{key}-{batch.label}",
+            content_encoding="gzip" if compress else None,
+            patience=self._transport.deadline(self._bounds.deadline_s),
+        )
