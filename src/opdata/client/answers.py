@@ -104,7 +104,9 @@ class Exchange:
             if self._idempotency_key is not None:
                 again = "repeat it under the idempotency_key of this error"
             message = f"{trouble.message}. The write may have been carried out: {again}"
-            return OutcomeUnknown(message, **context | {"outcome_unknown": True})
+            unknown = OutcomeUnknown(message, **context | {"outcome_unknown": True})
+            unknown.trouble = trouble.message
+            return unknown
         envelope = None if response is None else _open(response)
         if response is not None and envelope is not None and envelope.error is not None:
             kind = BY_CODE.get(envelope.error.code, Refused)

@@ -55,6 +55,9 @@ class Unreachable(ClientError):
 class OutcomeUnknown(Unreachable):
     """Patience ran out, and the server may have carried out the write whose answer never came."""
 
+    trouble: str = ""
+    """What kept the answer away, without the advice that the message ends with."""
+
 
 class Refused(ClientError):
     """The server answered with an error.

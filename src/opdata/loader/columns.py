@@ -37,6 +37,11 @@ class Column(Struct, frozen=True):
     cells: str | None = None
 
     @property
+    def may_be_packed(self) -> bool:
+        """Whether its values are text, which may be that of JSON."""
+        return str(self.type) == "VARCHAR" and self.cells in {None, "VARCHAR"}
+
+    @property
     def holds_objects(self) -> bool:
         """Whether its values are JSON objects, or may be."""
         return is_json(self.type) or self.type.id in {"struct", "map"}
@@ -75,10 +80,13 @@ def result_columns(relation: duckdb.DuckDBPyRelation) -> list[Column]:
     ]
 
 
-def item_select(kind: Kind, match: Match, columns: Iterable[Column], relation: str) -> str:
+def item_select(
+    kind: Kind, match: Match, columns: Iterable[Column], relation: str, *, packed: bool = False
+) -> str:
     """The SELECT that makes of every row the JSON of its item, in UTF-8, and its `externalId`.
 
-    The id is NULL where order does not matter.
+    The id is NULL where order does not matter. When the payload is `packed`, as the text of its
+    JSON in one column, the item comes without it and the text is a third column.
     """
     by_name = {column.name: column for column in columns}
     members = [
@@ -93,11 +101,14 @@ def item_select(kind: Kind, match: Match, columns: Iterable[Column], relation: s
     if kind.time_member in match.members:
         moment = by_name[match.members[kind.time_member]].moment()
         members.append(member(kind.time_member, quoted(moment)))
-    if match.whole is not None:
-        payload = by_name[match.whole].json()
+    cell = ""
+    if packed and match.whole is not None:
+        cell = f", CAST({ident(match.whole)} AS VARCHAR)"
+    elif match.whole is not None:
+        members.append(member(kind.payload, by_name[match.whole].json()))
     else:
-        payload = braces([member(name, by_name[name].json()) for name in match.rest])
-    members.append(member(kind.payload, payload))
+        rest = [member(name, by_name[name].json()) for name in match.rest]
+        members.append(member(kind.payload, braces(rest)))
     id_column = by_name[match.members["externalId"]]
     id_text = id_column.text("externalId") if kind.last_wins else "NULL"
-    return f"SELECT encode({braces(members)}), {id_text} FROM {relation}"
+    return f"SELECT encode({braces(members)}), {id_text}{cell} FROM {relation}"

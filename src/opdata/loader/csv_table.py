@@ -35,6 +35,8 @@ _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x02"
 _SAMPLE_ROWS = 2_000
 _NO_TYPE = 9
+_FILE_COLUMN = "opdata_file"
+"""The column of a file's name; no header of an export has it."""
 
 
 def _number(cell: str) -> str:
@@ -81,11 +83,19 @@ _FAMILIES: tuple[dict[str, Callable[[str], str]], ...] = (
 
 
 class CsvTable(Struct, frozen=True):
-    """A CSV source: the FROM item that reads it as text, the type of each column, its rows."""
+    """A CSV source: the FROM item that reads it as text, the type of each column, its rows.
+
+    `file_rows` is the number of rows of each file, in source order.
+    """
 
     relation: str
     types: dict[str, str]
-    rows: int
+    file_rows: dict[Path, int]
+
+    @property
+    def rows(self) -> int:
+        """The rows of all files."""
+        return sum(self.file_rows.values())
 
     def typed_select(self) -> str:
         """The SELECT behind the table `source` of `--sql`."""
@@ -101,17 +111,25 @@ def read_csv_table(
     connection: duckdb.DuckDBPyConnection, files: Sequence[Path], *, tabs: bool
 ) -> CsvTable:
     """Look through the files. Raises `LoadError` when they are not regular CSV."""
-    layouts = [_layout(connection, path, tabs=tabs) for path in files]
+    # DuckDB compares names without their case, so the first spelling is every file's.
+    spelled: dict[str, str] = {}
+    layouts = [
+        (delimiter, tuple(spelled.setdefault(name.lower(), name) for name in columns))
+        for delimiter, columns in (_layout(connection, path, tabs=tabs) for path in files)
+    ]
     # Neighbours with one layout share a scan; a change of layout must not change the order of rows.
-    runs = groupby(range(len(files)), key=layouts.__getitem__)
-    selects = [_select(layout, [files[at] for at in run]) for layout, run in runs]
+    runs = [
+        (layout, [files[at] for at in run])
+        for layout, run in groupby(range(len(files)), key=layouts.__getitem__)
+    ]
+    selects = [_select(layout, run) for layout, run in runs]
     relation = f"({' UNION ALL BY NAME '.join(selects)}) AS cells"
     names = list(dict.fromkeys(name for _, columns in layouts for name in columns))
     try:
-        types, rows = _find_types(connection, relation, names)
+        types, file_rows = _find_types(connection, relation, runs, names)
     except duckdb.Error as error:
         raise LoadError(f"the source is not regular CSV: {explain_reading(error)}") from None
-    return CsvTable(relation, types, rows)
+    return CsvTable(relation, types, file_rows)
 
 
 _Layout = tuple[str, tuple[str, ...]]
@@ -135,10 +153,10 @@ def _layout(connection: duckdb.DuckDBPyConnection, path: Path, *, tabs: bool) ->
         for delimiter in ("\t" if tabs else _DELIMITERS)
     }
     delimiter = max(splits, key=lambda each: len(splits[each]))
-    return delimiter, tuple(_distinct(splits[delimiter]))
+    return delimiter, tuple(distinct_names(splits[delimiter]))
 
 
-def _distinct(names: Iterable[str]) -> list[str]:
+def distinct_names(names: Iterable[str]) -> list[str]:
     """Column names that DuckDB can tell apart: `column3` for a blank one, a number for a second."""
     taken: set[str] = set()
     distinct = []
@@ -153,43 +171,60 @@ def _distinct(names: Iterable[str]) -> list[str]:
     return distinct
 
 
-def _select(layout: _Layout, files: Iterable[Path]) -> str:
+def _select(layout: _Layout, files: Iterable[Path], *, named: bool = False) -> str:
     delimiter, names = layout
     paths = ", ".join(path_literal(path) for path in files)
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    file_column = f", filename = {literal(_FILE_COLUMN)}" if named else ""
     return (
         f"SELECT * FROM read_csv([{paths}], auto_detect = false, delim = {literal(delimiter)}, "
         "header = true, quote = '\"', escape = '\"', comment = '', strict_mode = true, "
-        f"columns = {{{columns}}})"
+        f"columns = {{{columns}}}{file_column})"
     )
 
 
+_Tests = dict[str, Callable[[str], str]]
+
+
 def _find_types(
-    connection: duckdb.DuckDBPyConnection, relation: str, names: Sequence[str]
-) -> tuple[dict[str, str], int]:
-    sample = f"(FROM {relation} LIMIT {_SAMPLE_ROWS}) AS sample"
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    runs: Sequence[tuple[_Layout, Sequence[Path]]],
+    names: Sequence[str],
+) -> tuple[dict[str, str], dict[Path, int]]:
     guesses = [(name, family) for name in names for family in _FAMILIES]
-    ranks = _worst_ranks(connection, sample, guesses)[1:]
-    families: dict[str, dict[str, Callable[[str], str]]] = {}
+    sample = (
+        f"SELECT {', '.join(_worst_ranks(guesses))} FROM (FROM {relation} LIMIT {_SAMPLE_ROWS})"
+    )
+    ranks = connection.execute(sample).fetchone() or ()
+    families: dict[str, _Tests] = {}
     for (name, family), rank in zip(guesses, ranks, strict=True):
         if rank != _NO_TYPE:
             families.setdefault(name, family)
-    candidates = list(families.items())
-    rows, *ranks = _worst_ranks(connection, relation, candidates)
+    worst = dict.fromkeys(families, 0)
+    file_rows: dict[Path, int] = {}
+    for layout, files in runs:
+        # One pass over the files, which also counts the rows of each.
+        held = [(name, family) for name, family in families.items() if name in layout[1]]
+        select = (
+            f"SELECT {', '.join([_FILE_COLUMN, 'count(*)', *_worst_ranks(held)])} "
+            f"FROM ({_select(layout, files, named=True)}) GROUP BY {_FILE_COLUMN}"
+        )
+        found = {row[0]: row[1:] for row in connection.execute(select).fetchall()}
+        # A file whose rows were not found under its name would count as one without rows.
+        assert found.keys() <= {str(path) for path in files}
+        for path in files:
+            file_rows[path], *ranks_of_file = found.get(str(path), (0, *(0 for _ in held)))
+            for (name, _), rank in zip(held, ranks_of_file, strict=True):
+                worst[name] = max(worst[name], rank)
     types = dict.fromkeys(names, "VARCHAR")
-    for (name, family), rank in zip(candidates, ranks, strict=True):
-        if rank != _NO_TYPE:
-            types[name] = list(family)[rank]
-    return types, rows
+    types |= {name: list(families[name])[rank] for name, rank in worst.items() if rank != _NO_TYPE}
+    return types, file_rows
 
 
-def _worst_ranks(
-    connection: duckdb.DuckDBPyConnection,
-    relation: str,
-    candidates: Iterable[tuple[str, dict[str, Callable[[str], str]]]],
-) -> list[int]:
-    """The number of rows, then for each candidate the widest type of the family a cell needs."""
-    columns = ["count(*)"]
+def _worst_ranks(candidates: Iterable[tuple[str, _Tests]]) -> list[str]:
+    """For each candidate the widest type of the family that a cell needs, as an expression."""
+    columns = []
     for name, family in candidates:
         cell = ident(name)
         tests = " ".join(
@@ -198,5 +233,4 @@ def _worst_ranks(
         columns.append(
             f"coalesce(max(CASE WHEN {cell} IS NULL THEN 0 {tests} ELSE {_NO_TYPE} END), 0)"
         )
-    row = connection.execute(f"SELECT {', '.join(columns)} FROM {relation}").fetchone()
-    return list(row or ())
+    return columns

@@ -7,6 +7,7 @@ import re
 import duckdb
 
 _LINE = re.compile(r"(?:CSV Error on Line:|in line|in record/value) (\d+)")
+_FILE = re.compile(r"^  file = (.+)$", re.MULTILINE)
 _JSON = re.compile(r"Malformed JSON in file .*")
 _CONVERSION = re.compile(r"Could not convert \w+ .* to (?:'(\w+)'|(\w+))", re.DOTALL)
 _COLUMN = re.compile(r"when casting from source column (\w+)")
@@ -23,6 +24,10 @@ _CAUSES = (
 
 class LoadError(Exception):
     """The load cannot start or go on as it was asked for; the message says what to change."""
+
+
+class TooManyRefused(Exception):
+    """More items were refused than the load puts up with."""
 
 
 def explain_statement(error: duckdb.Error) -> str:
@@ -44,7 +49,9 @@ def explain_reading(error: duckdb.Error) -> str:
     if json := _JSON.search(text):
         return json[0].strip()
     line = _LINE.search(text)
-    where = f"line {line[1]}: " if line else ""
+    file = _FILE.search(text)
+    named = f"{file[1]} " if file else ""
+    where = f"{named}line {line[1]}: " if line else ""
     causes = [found[0] for found in (cause.search(text) for cause in _CAUSES) if found]
     if not causes and (conversion := _CONVERSION.search(text)):
         column = _COLUMN.search(text)

@@ -28,6 +28,13 @@ class Kind(Struct, frozen=True):
         return f"/batch/{self.name}"
 
     @property
+    def type_option(self) -> str:
+        """The long option that gives the type member to all rows, without its dashes."""
+        return {"entityType": "entity-type", "eventType": "event-type"}.get(
+            self.type_member, "state-key"
+        )
+
+    @property
     def members(self) -> tuple[str, ...]:
         """Every member but the payload, in the order items are written."""
         moment = () if self.time_member is None else (self.time_member,)

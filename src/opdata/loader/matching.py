@@ -33,36 +33,30 @@ def match_columns(
     objects: Collection[str],
     constant: str | None,
     by_sql: bool,
+    id_column: str | None = None,
 ) -> Match:
     """Assign columns to members, or say which member has no column (`LoadError`).
 
     A result column of `--sql` is a member when it has the member's name, letter case aside. Without
     `--sql` underscores do not count either (`external_id`), and `id` serves as `externalId` when
-    nothing else does. A constant wins over a column of the same name, which is then left out.
+    nothing else does. `id_column` is the `externalId`, whatever the others are named. A constant wins
+    over a column of the same name, which is then left out.
 
     A column `data` that holds objects (it is one of `objects`) is the item's `data` as it is; then
     nothing else may be left over, for there would be no telling where it belongs. The same goes for
     a state's column `value`, whatever it holds.
     """
-    members: dict[str, str] = {}
     free = dict.fromkeys(names)
-    for member in kind.members:
-        column = _find(member, free, by_sql=by_sql)
-        if column is not None:
-            members[member] = column
-            del free[column]
-    if "externalId" not in members and not by_sql:
-        alias = next((name for name in free if name.lower() == _ID_ALIAS), None)
-        if alias is not None:
-            members["externalId"] = alias
-            del free[alias]
+    members = _find_members(kind, free, by_sql=by_sql, id_column=id_column)
     constants = {}
     ignored = None
     if constant is not None:
         ignored = members.pop(kind.type_member, None)
         constants[kind.type_member] = constant
     _require(kind, members, constants, columns=len(names), by_sql=by_sql)
-    whole = _find_whole(kind, free, objects, by_sql=by_sql)
+    whole = payload_column(kind, free, by_sql=by_sql)
+    if kind.payload == "data" and whole not in objects:
+        whole = None
     if whole is not None:
         del free[whole]
         if free:
@@ -75,6 +69,27 @@ def match_columns(
     return Match(constants, members, list(free), whole, ignored)
 
 
+def _find_members(
+    kind: Kind, free: dict[str, None], *, by_sql: bool, id_column: str | None
+) -> dict[str, str]:
+    """The column of each member that has one; they are taken out of `free`."""
+    members: dict[str, str] = {}
+    if id_column is not None:
+        members["externalId"] = _chosen(id_column, free)
+        del free[members["externalId"]]
+    for member in kind.members:
+        column = None if member in members else _find(member, free, by_sql=by_sql)
+        if column is not None:
+            members[member] = column
+            del free[column]
+    if "externalId" not in members and not by_sql:
+        alias = next((name for name in free if name.lower() == _ID_ALIAS), None)
+        if alias is not None:
+            members["externalId"] = alias
+            del free[alias]
+    return members
+
+
 def _find(member: str, names: Collection[str], *, by_sql: bool) -> str | None:
     if member in names:
         return member
@@ -85,13 +100,24 @@ def _find(member: str, names: Collection[str], *, by_sql: bool) -> str | None:
     return None
 
 
-def _find_whole(
-    kind: Kind, names: Collection[str], objects: Collection[str], *, by_sql: bool
-) -> str | None:
-    column = _find(kind.payload, names, by_sql=by_sql)
-    if kind.payload == "data" and column not in objects:
-        return None
-    return column
+def require_distinct(names: Sequence[str]) -> None:
+    """Raise `LoadError` when two columns of a statement's result have one name."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise LoadError(f"--sql: several columns are named {', '.join(twice)}; use AS")
+
+
+def payload_column(kind: Kind, names: Collection[str], *, by_sql: bool) -> str | None:
+    """The column that is named as the payload."""
+    return _find(kind.payload, names, by_sql=by_sql)
+
+
+def _chosen(id_column: str, names: Collection[str]) -> str:
+    if id_column in names:
+        return id_column
+    same = [name for name in names if name.lower() == id_column.lower()]
+    if len(same) != 1:
+        raise LoadError(f"none of the {len(names)} columns is named as --id-column says")
+    return same[0]
 
 
 def _require(
@@ -105,7 +131,7 @@ def _require(
     hint = {
         "externalId": 'a SELECT … AS "externalId"'
         if by_sql
-        else "external_id or id will do; or choose one with --sql",
+        else "external_id or id will do; or choose one with --id-column or --sql",
         kind.type_member: f"name a column so, or give {option_of(kind)} for all rows",
     }
     for member in ("externalId", kind.type_member):
@@ -115,6 +141,4 @@ def _require(
 
 def option_of(kind: Kind) -> str:
     """The option that gives the type member for all rows."""
-    return {"entityType": "--entity-type", "eventType": "--event-type"}.get(
-        kind.type_member, "--state-key"
-    )
+    return f"--{kind.type_option}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -23,19 +24,35 @@ class Refusal(Struct, frozen=True):
     item: bytes
 
 
+class _Line(Struct):
+    row: int
+
+
+_lines = msgspec.json.Decoder(_Line)
+
+
 class Rejects:
     """The rejects file: NDJSON, a line a refused item, in the order the answers came.
 
-    It holds personal data, so its mode is 0600. Every write reaches the file before the next batch
-    is counted: what the summary says was refused is in there, however the load ends.
+    It holds personal data, so its mode is 0600. Every write is on the disk before the batch counts as
+    acknowledged: what the summary says was refused is in there, however the load ends.
+
+    A load that is resumed gives `keep`, and the lines it already wrote for rows of which that is true
+    stay: those of a batch that was not acknowledged will come again.
     """
 
-    def __init__(self, path: Path, sources: Sequence[Path]) -> None:
+    def __init__(
+        self, path: Path, sources: Sequence[Path], *, keep: Callable[[int], bool] | None = None
+    ) -> None:
         self.path = path
         if path.exists() and any(path.samefile(source) for source in sources):
             raise LoadError(f"{path} is a source of this load; write the rejects to another file")
         try:
-            self._file = _open_private(path)
+            if keep is not None and path.exists():
+                _drop_lines(path, keep)
+                self._file = _open_private(path, os.O_APPEND)
+            else:
+                self._file = _open_private(path, os.O_TRUNC)
         except OSError as error:
             raise LoadError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -51,7 +68,12 @@ class Rejects:
         self._file.close()
 
     def write(self, refusals: Sequence[Refusal]) -> None:
-        """Append the refusals. Raises `LoadError` when the file cannot take them."""
+        """Append the refusals of a batch. Blocks until they are on the disk.
+
+        Raises `LoadError` when the file cannot take them.
+        """
+        if not refusals:
+            return
         lines = [
             msgspec.json.encode(
                 {
@@ -64,14 +86,39 @@ class Rejects:
             for refusal in refusals
         ]
         try:
+            # In one piece: batches are written by several threads.
             self._file.write(b"\n".join(lines) + b"\n")
-            self._file.flush()
+            os.fdatasync(self._file.fileno())
         except OSError as error:
             raise LoadError(f"{self.path} cannot be written: {error.strerror}") from None
 
 
-def _open_private(path: Path) -> BinaryIO:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _open_private(path: Path, flag: int) -> BinaryIO:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
     # A file that was there before kept its mode.
     os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "wb")
+    return os.fdopen(descriptor, "wb", buffering=0)
+
+
+def _drop_lines(path: Path, keep: Callable[[int], bool]) -> None:
+    """Take the lines out whose row is not to be kept, and one that was not written to its end."""
+    beside = path.with_name(path.name + ".new")
+    with path.open("rb") as old, _open_private(beside, os.O_TRUNC) as new:
+        for block in _blocks(line for line in old if _is_kept(line, keep)):
+            new.write(block)
+        os.fsync(new.fileno())
+    beside.replace(path)
+
+
+def _blocks(lines: Iterator[bytes], lines_a_block: int = 1_000) -> Iterator[bytes]:
+    while block := list(islice(lines, lines_a_block)):
+        yield b"".join(block)
+
+
+def _is_kept(line: bytes, keep: Callable[[int], bool]) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        return keep(_lines.decode(line).row)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True  # not ours: somebody has edited the file

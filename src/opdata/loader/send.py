@@ -1,74 +1,63 @@
-"""Sending batches: several at a time, in order where order matters, each until it is answered.
+"""Sending batches: several at a time, in order where order matters, each recorded when answered.
 
 Two batches that name one `externalId` are never under way together when the last item wins (W24):
-a batch leaves only after every earlier one that shares an id with it has been answered. Batches
-keep the source's order and the same content whatever the concurrency is.
-
-What a retry must not double, the idempotency key tells the server (W40). The keys of entities and
-states begin anew with each load, because sending last week's rows again has to overwrite this
-week's. The keys of events depend on the content alone: a load that is started again within the
-24 hours that keys are kept skips what was delivered, and what was refused then gets another try.
+a batch leaves only after every earlier one that shares an id with it has been answered and recorded
+in the checkpoint. Batches keep the source's order and the same content whatever the concurrency is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterator
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from opdata.client.errors import Refused, TooLarge, Unauthorized
-from opdata.client.transport import Answer, AsyncTransport
 from opdata.loader.batches import Batch
+from opdata.loader.checkpoint import Checkpoint
+from opdata.loader.deliver import Delivery
+from opdata.loader.errors import LoadError, TooManyRefused
 from opdata.loader.kinds import Kind
-from opdata.loader.rejects import Refusal
+from opdata.loader.outcome import Outcome
+from opdata.loader.pace import Pace
+from opdata.loader.rejects import Rejects
 from opdata.loader.report import Report
+from opdata.loader.tolerance import Tolerance
 
 _GRACE_S = 3.0
 """How long the batches that are under way may still be answered once a load stops."""
-_OK = 200
-_MAX_REPLAYS = 500
-"""How many earlier loads' answers to one batch are passed over; more than fit in 24 hours."""
 
 
-class _ItemError(Struct):
-    index: int
-    code: str
-    message: str
-
-
-class _BatchAnswer(Struct, rename="camel"):
-    succeeded: int
-    failed: int
-    errors: list[_ItemError]
-    duplicates: int = 0
-    job_id: str | None = None
+class _OwnKey(Struct, rename="camel"):
+    idempotency_key: Raw = Raw()
 
 
 class Sender:
-    """Sends the batches of one load and tells its report what became of them."""
+    """Sends the batches of one load, records what became of them, and tells the report."""
 
     def __init__(
         self,
-        transport: AsyncTransport,
+        delivery: Delivery,
         kind: Kind,
         report: Report,
+        pace: Pace,
         *,
-        concurrency: int,
-        dry_run: bool,
+        checkpoint: Checkpoint | None = None,
+        rejects: Rejects | None = None,
+        tolerance: Tolerance | None = None,
+        send_unsure: bool = False,
     ) -> None:
-        self._transport = transport
+        self._delivery = delivery
         self._kind = kind
         self._report = report
-        self._concurrency = concurrency
-        self._params = {"dryRun": "true"} if dry_run else None
-        nonce = secrets.token_hex(16) if kind.last_wins else ""
-        # A dry run writes nothing that a retry could double, and its answer must not be stored.
-        self._key_scope = None if dry_run else f"{kind.name} {nonce}"
+        self._pace = pace
+        self._checkpoint = checkpoint
+        self._rejects = rejects
+        self._tolerance = tolerance
+        self._send_unsure = send_unsure
         self._under_way: dict[asyncio.Task[None], Batch] = {}
         self._stopping = asyncio.Event()
+        self._last_number = 0
 
     def stop(self) -> None:
         """Send nothing more; `send_all` returns when what is under way is answered, or soon."""
@@ -77,12 +66,13 @@ class Sender:
     async def send_all(self, batches: Iterator[Batch]) -> None:
         """Send batches until there are no more or `stop` was called.
 
-        Raises the first `ClientError` or `LoadError` that no other batch would escape.
+        Raises the first `ClientError` or `LoadError` that no other batch would escape, and
+        `TooManyRefused`.
         """
         stopped = asyncio.create_task(self._stopping.wait())
         try:
             # Reading is done in a thread, so the next batch is ready while others are under way.
-            while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            while (batch := await asyncio.to_thread(self._next_to_send, batches)) is not None:
                 while self._must_wait(batch) and not stopped.done():
                     await self._one_answered(stopped)
                 if stopped.done():
@@ -91,12 +81,39 @@ class Sender:
                 self._under_way[asyncio.create_task(self._deliver(batch))] = batch
             while self._under_way and not stopped.done():
                 await self._one_answered(stopped)
+            if not stopped.done():
+                self._check_tolerance(at_end=True)
         finally:
             stopped.cancel()
             await self._settle()
 
+    def _next_to_send(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch that was not answered before. Raises `LoadError`."""
+        checkpoint = self._checkpoint
+        for batch in batches:
+            self._last_number = batch.number
+            if checkpoint is None:
+                return batch
+            if not checkpoint.is_acknowledged(batch):
+                if checkpoint.is_unsure(batch):
+                    self._check_unsure(batch, checkpoint)
+                return batch
+        if checkpoint is not None:
+            checkpoint.check_end(self._last_number)
+        return None
+
+    def _check_unsure(self, batch: Batch, checkpoint: Checkpoint) -> None:
+        """Raise `LoadError` when sending the batch once more might store its items twice."""
+        if self._kind.last_wins or self._send_unsure or all(map(_has_own_key, batch.items)):
+            return
+        raise LoadError(
+            f"rows {batch.rows[0]:,} to {batch.rows[-1]:,} were under way when the load ended, more than "
+            "a day ago: whether they are stored the server can no longer tell, and they have no "
+            f"idempotencyKey. Look whether they are, then resume with --send-unsure ({checkpoint.path})"
+        )
+
     def _must_wait(self, batch: Batch) -> bool:
-        if len(self._under_way) >= self._concurrency:
+        if self._pace.is_full(len(self._under_way)) or self._pace.pause_s():
             return True
         return any(
             not batch.external_ids.isdisjoint(other.external_ids)
@@ -104,12 +121,26 @@ class Sender:
         )
 
     async def _one_answered(self, stopped: asyncio.Task[bool]) -> None:
+        """Wait until a batch is answered, or a pause that the server asked for is over."""
         done, _ = await asyncio.wait(
-            {*self._under_way, stopped}, return_when=asyncio.FIRST_COMPLETED
+            {*self._under_way, stopped},
+            timeout=self._pace.pause_s() or None,
+            return_when=asyncio.FIRST_COMPLETED,
         )
         for task in self._under_way.keys() & done:
-            del self._under_way[task]
+            batch = self._under_way.pop(task)
             task.result()
+            self._pace.answered(len(batch.items))
+        self._report.at_a_time = self._pace.limit
+        self._check_tolerance(at_end=False)
+
+    def _check_tolerance(self, *, at_end: bool) -> None:
+        failed, answered = self._report.failed, self._report.answered
+        if self._tolerance and self._tolerance.is_exceeded(failed, answered, at_end=at_end):
+            raise TooManyRefused(
+                f"{failed:,} of {answered:,} items were refused, more than "
+                f"--max-errors {self._tolerance.text}"
+            )
 
     async def _settle(self) -> None:
         if not self._under_way:
@@ -121,75 +152,28 @@ class Sender:
         self._under_way.clear()
 
     async def _deliver(self, batch: Batch) -> None:
-        waiting = [batch]
-        while waiting:
-            part = waiting.pop()
-            try:
-                answer = await self._post(part)
-            except TooLarge as error:
-                if len(part.items) > 1:
-                    waiting += reversed(part.halves())
-                    continue
-                code, message = error.code, error.message
-                self._report.refused([Refusal(part.rows[0], code, message, part.items[0])])
-            except Refused as error:
-                if isinstance(error, Unauthorized) or not self._may_be_outdated(part, error):
-                    if error.changed_nothing:
-                        self._report.unsent += sum(len(each.items) for each in (part, *waiting))
-                    raise
-                # An earlier load was refused this batch; the cause may be gone.
-                waiting.append(part.again(range(len(part.items))))
-            else:
-                waiting += self._count(part, answer)
-        self._report.acknowledged(batch)
+        outcome = Outcome()
+        try:
+            if self._checkpoint is not None:
+                await asyncio.to_thread(self._checkpoint.sending, batch)
+            await self._delivery.deliver(batch, outcome)
+            if self._checkpoint is not None or outcome.refusals:
+                await asyncio.to_thread(self._record, batch, outcome)
+        except BaseException:
+            self._report.answered_in_part(outcome)
+            raise
+        self._report.acknowledged(outcome)
 
-    @staticmethod
-    def _may_be_outdated(batch: Batch, answer: Answer | Refused) -> bool:
-        return answer.replayed and batch.label.count("+") < _MAX_REPLAYS
-
-    async def _post(self, batch: Batch) -> Answer:
-        body = batch.body()
-        scope = self._key_scope
-        key = None if scope is None else batch.key(scope, body)
-        return await self._transport.post(
-            self._kind.path, body, params=self._params, idempotency_key=key
-        )
-
-    def _count(self, batch: Batch, answer: Answer) -> list[Batch]:
-        """Report the answer; what is to be sent again of the batch."""
-        result = _decode(answer, len(batch.items))
-        self._report.accepted(
-            result.succeeded,
-            duplicates=result.duplicates,
-            already_loaded=answer.replayed and not answer.unsure,
-        )
-        if result.job_id is not None:
-            self._report.job_ids.append(result.job_id)
-        if result.errors and not self._kind.last_wins and self._may_be_outdated(batch, answer):
-            # An earlier load met these errors: the entities may have come since.
-            return [batch.again([error.index for error in result.errors])]
-        self._report.refused(
-            [
-                Refusal(
-                    batch.rows[error.index], error.code, error.message, batch.items[error.index]
-                )
-                for error in result.errors
-            ]
-        )
-        return []
+    def _record(self, batch: Batch, outcome: Outcome) -> None:
+        # In this order: a load that is resumed drops the rejects of what was not acknowledged.
+        if self._rejects is not None:
+            self._rejects.write(outcome.refusals)
+        if self._checkpoint is not None:
+            self._checkpoint.acknowledge(batch, outcome)
 
 
-def _decode(answer: Answer, items: int) -> _BatchAnswer:
+def _has_own_key(item: bytes) -> bool:
     try:
-        result = msgspec.json.decode(answer.data, type=_BatchAnswer)
+        return bool(bytes(msgspec.json.decode(item, type=_OwnKey).idempotency_key))
     except msgspec.DecodeError:
-        raise Refused(_OK, "", "the server's answer is not that of a batch endpoint") from None
-    indexes = {error.index for error in result.errors}
-    consistent = (
-        result.succeeded + result.failed == items
-        and len(indexes) == result.failed
-        and all(0 <= index < items for index in indexes)
-    )
-    if not consistent:
-        raise Refused(_OK, "", "the server's answer does not account for every item of the batch")
-    return result
+        return False

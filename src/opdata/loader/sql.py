@@ -32,6 +32,11 @@ def ident(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def table_ident(name: str) -> str:
+    """A table's name, after its schema's and a dot if it has one, as quoted identifiers."""
+    return ".".join(ident(part) for part in name.split("."))
+
+
 def literal(text: str) -> str:
     """A quoted string."""
     return "'" + text.replace("'", "''") + "'"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from msgspec import Struct
 
-StopReason = Literal["refused", "unauthorized", "unavailable", "unreadable", "interrupted"]
-"""`refused`: the server will not have the request; `unreadable`: the source, or the rejects file."""
+from opdata.loader.check import Checked
+from opdata.loader.outcome import Failure
 
-
-class Failure(Struct):
-    """All refusals of one cause, with the first rows it struck."""
-
-    code: str
-    message: str
-    count: int
-    rows: list[int]
+StopReason = Literal[
+    "refused", "unauthorized", "unavailable", "unreadable", "too many refused", "interrupted"
+]
+"""`refused`: the server will not have the request; `unreadable`: the source, or a file that is written;
+`too many refused`: more items than `--max-errors` allows."""
 
 
 class Stop(Struct, frozen=True):
@@ -44,6 +42,8 @@ class Summary(Struct, frozen=True, rename="camel"):
     """Events, among those that succeeded, that repeated one stored under their own key (W42)."""
     already_loaded: int
     """Items, among those that succeeded, whose batch an earlier load had delivered (W41)."""
+    resumed: int
+    """Items whose batch had been answered before the load was resumed; they are counted above, too."""
     unanswered: int
     """Items that were on their way when the load stopped: they may have been stored or not."""
     unsent: int
@@ -53,17 +53,25 @@ class Summary(Struct, frozen=True, rename="camel"):
     batches: int
     waits: dict[str, int]
     failures: list[Failure]
+    checked: Checked | None
+    """The report of a dry run."""
     job_ids: list[str]
     rejects: str | None
+    checkpoint: str | None
+    """The file to resume the load with; None when there is nothing to resume."""
     stopped: Stop | None
 
     def lines(self) -> list[str]:
         """The outcome in words."""
+        return [*self._counts(), *self.remarks()]
+
+    def _counts(self) -> list[str]:
         heading = f"{self.kind}: {self.read:,} rows read, {self.succeeded:,} accepted"
         extras = [
             (self.failed, "refused"),
             (self.duplicates, "of the accepted were stored before (duplicates)"),
             (self.already_loaded, "of the accepted were delivered by an earlier load"),
+            (self.resumed, "were answered before the load was resumed"),
             (self.unsent, "not stored, for their batches were refused as a whole"),
             (self.unanswered, "without an answer: they may have been stored or not"),
         ]
@@ -72,15 +80,27 @@ class Summary(Struct, frozen=True, rename="camel"):
             f"{self.seconds:,.1f} s, {self.items_per_second:,.0f} items/s, "
             f"{self.batches:,} {'batch' if self.batches == 1 else 'batches'}"
         )
+        return lines
+
+    def remarks(self) -> list[str]:
+        """What there is to say beside the counts."""
+        lines = []
         if self.waits:
             waits = (f"{reason} ({times:,})" for reason, times in self.waits.items())
             lines.append(f"had to wait: {', '.join(waits)}")
-        for failure in self.failures:
-            rows = ", ".join(str(row) for row in failure.rows)
-            more = ", …" if failure.count > len(failure.rows) else ""
-            lines.append(f"{failure.count:,} {failure.code}: {failure.message} (rows {rows}{more})")
+        lines += self._failure_lines() if self.checked is None else self.checked.lines(self.read)
         if self.failed and self.rejects is not None:
             lines.append(f"the refused items are in {self.rejects}")
         if self.dry_run:
             lines.append("dry run: nothing was written")
+        if self.checkpoint is not None:
+            refused = self.stopped is not None and self.stopped.reason == "unauthorized"
+            with_key = " and a key that may write" if refused else ""
+            lines.append(f"the same command with --resume{with_key} goes on from here")
         return lines
+
+    def _failure_lines(self) -> Iterator[str]:
+        for failure in self.failures:
+            rows = ", ".join(failure.places)
+            more = ", …" if failure.count > len(failure.rows) else ""
+            yield f"{failure.count:,} {failure.code}: {failure.message} (rows {rows}{more})"

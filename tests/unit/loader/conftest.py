@@ -39,6 +39,7 @@ def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("OPDATA_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -68,10 +69,14 @@ def items() -> ReadItems:
     """The JSON text of the items a source makes."""
 
     def read(
-        kind: str, *sources: str, sql: str | None = None, constant: str | None = "x"
+        kind: str,
+        *sources: str,
+        sql: str | None = None,
+        constant: str | None = "x",
+        **options: Any,
     ) -> list[str]:
         chosen = {"entities": ENTITIES, "events": EVENTS, "states": STATES}[kind]
-        with Source(Selection(chosen, sources, sql, constant)) as source:
+        with Source(Selection(chosen, sources, sql, constant, **options)) as source:
             return [item.decode() for block in source.blocks() for item, _ in block]
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -66,6 +67,8 @@ class FakeApi:
         self.delay_s: Callable[[list[Any]], float] = lambda _items: 0.0
         self.at_once = 0
         self.most_at_once = 0
+        self.keys: list[str] | None = []
+        """The operator's keys as they are listed; None to a key that may not list them."""
         self.lock = threading.Lock()
         self._answers: dict[str, Reply] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
@@ -159,11 +162,22 @@ def _handler_for(api: FakeApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            assert self.path == "/api-keys"
+            if api.keys is None:
+                self.answer(error(403, "FORBIDDEN"))
+                return
+            self.answer(Reply(200, {"success": True, "data": [{"maskedKey": k} for k in api.keys]}))
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
             url = urlsplit(self.path)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = api.answer(Received(url.path, dict(parse_qsl(url.query)), headers, body))
+            self.answer(api.answer(Received(url.path, dict(parse_qsl(url.query)), headers, body)))
+
+        def answer(self, reply: Reply) -> None:
             if reply.status == 0:
                 self.close_connection = True
                 return

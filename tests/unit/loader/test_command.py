@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from opdata.cli.sending_options import _is_near
 from tests.unit.loader.conftest import Run
 from tests.unit.loader.fake_api import KEY, FakeApi, error
 
@@ -58,11 +59,12 @@ def test_json_prints_one_summary_and_nothing_else(
     assert len(set(summary.pop("jobIds"))) == 2
     assert summary == {
         "kind": "entities", "dryRun": False, "read": 40, "succeeded": 36, "failed": 4,
-        "duplicates": 0, "alreadyLoaded": 0, "unanswered": 0, "unsent": 0, "batches": 2,
-        "waits": {}, "rejects": None, "stopped": None,
+        "duplicates": 0, "alreadyLoaded": 0, "resumed": 0, "unanswered": 0, "unsent": 0,
+        "batches": 2, "waits": {}, "checked": None, "rejects": None, "checkpoint": None,
+        "stopped": None,
         "failures": [{
             "code": "VALIDATION_FAILED", "message": 'Missing required field: "email"',
-            "count": 4, "rows": [4, 14, 24, 34],
+            "count": 4, "rows": [4, 14, 24, 34], "places": ["4", "14", "24", "34"],
         }],
     }  # fmt: skip
 
@@ -258,7 +260,7 @@ def test_an_interrupt_while_the_source_is_looked_through_sends_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise RuntimeError("Query interrupted")
 
-    monkeypatch.setattr("opdata.loader.source.read_csv_table", interrupted)
+    monkeypatch.setattr("opdata.loader.duck.read_csv_table", interrupted)
     ran = load("entities", players(5), "--entity-type", "player")
     assert (ran.code, ran.out) == (130, "")
     assert "nothing was sent" in ran.err
@@ -293,3 +295,67 @@ def test_a_signal_stops_cleanly_with_the_summary_so_far(
     assert summary["succeeded"] == len(api.stored)
     assert 0 < summary["read"] < 50_000
     assert len(Path("r.ndjson").read_text().splitlines()) == summary["failed"]
+
+
+@pytest.mark.parametrize(("most", "code"), [("9", 1), ("10", 1), ("5%", 1), ("100%", 1)])
+def test_max_errors_stops_a_load_early_when_it_is_exceeded(
+    api: FakeApi, load: Run, players: Callable[[int], str], most: str, code: int
+) -> None:
+    api.refuse = no_email
+    ran = load(
+        "entities", players(4_000), "--entity-type", "player", "--batch-size", "100",
+        "--concurrency", "1", "--max-errors", most, "--json",
+    )  # fmt: skip
+    assert ran.code == code
+    summary = ran.summary
+    assert summary["read"] == {"9": 100, "10": 200, "5%": 1_000, "100%": 4_000}[most]
+    if most == "100%":
+        assert summary["stopped"] is None
+    else:
+        assert summary["stopped"]["reason"] == "too many refused"
+        assert f"more than --max-errors {most}" in ran.err
+
+
+def test_a_share_of_refused_items_of_a_short_load_is_looked_at_in_the_end(
+    api: FakeApi, load: Run, players: Callable[[int], str]
+) -> None:
+    api.refuse = no_email
+    ran = load("entities", players(50), "--entity-type", "player", "--max-errors", "5%", "--json")
+    assert (ran.code, ran.summary["read"]) == (1, 50)
+    assert ran.summary["stopped"]["reason"] == "too many refused"
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "101%", "1.5", "%"])
+def test_max_errors_is_a_number_or_a_percentage(
+    api: FakeApi, load: Run, players: Callable[[int], str], text: str
+) -> None:
+    ran = load("entities", players(1), "--entity-type", "player", f"--max-errors={text}")
+    assert ran.code == 2
+    assert "--max-errors must be" in ran.err
+    assert api.received == []
+
+
+@pytest.mark.parametrize(
+    ("compress", "coding"), [("on", "gzip"), ("off", None), ("auto", None), (None, None)]
+)
+def test_bodies_are_compressed_where_it_pays(
+    api: FakeApi, load: Run, players: Callable[[int], str], compress: str | None, coding: str | None
+) -> None:
+    flags = [] if compress is None else ["--compress", compress]
+    assert load("entities", players(200), "--entity-type", "player", *flags).code == 0
+    assert api.received[0].headers.get("content-encoding") == coding
+    assert len(api.stored) == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "near"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("http://localhost:8080", True),
+        ("http://[::1]:8080", True),
+        ("https://api.example.com", False),
+        ("http://10.0.0.7:8080", False),
+    ],
+)
+def test_only_this_machine_is_near_enough_to_send_to_uncompressed(url: str, *, near: bool) -> None:
+    assert _is_near(url) is near

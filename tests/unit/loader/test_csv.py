@@ -231,8 +231,9 @@ def test_a_header_that_is_data_is_not_shown(items: ReadItems) -> None:
     [
         ("nope.csv", "no such file: nope.csv"),
         ("*.nope", r"no such file: \*.nope"),
-        ("folder", "folder is a directory"),
-        ("a.xlsx", "does not say the format"),
+        ("folder", "folder holds no files whose names say a format"),
+        ("a.txt", "does not say the format"),
+        ("a.db", "is a database: give it as --from a.db"),
         ("a.parquet.gz", "Parquet compresses inside"),
         ("empty.csv", "is empty: a CSV begins with a header"),
         ("*.[ct]sv", "one load reads one format, not csv and tsv"),
@@ -240,7 +241,7 @@ def test_a_header_that_is_data_is_not_shown(items: ReadItems) -> None:
 )
 def test_what_cannot_be_a_source_is_refused(items: ReadItems, name: str, problem: str) -> None:
     Path("folder").mkdir()
-    for each in ("a.xlsx", "a.parquet.gz", "empty.csv", "a.tsv"):
+    for each in ("a.txt", "a.db", "a.parquet.gz", "empty.csv", "a.tsv"):
         Path(each).touch()
     with pytest.raises(LoadError, match=problem):
         items("entities", name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from opdata.loader.kinds import EVENTS
+from opdata.loader.outcome import Outcome
 from opdata.loader.progress import Bar, Lines, display_for
 from opdata.loader.rejects import Refusal
 from opdata.loader.report import Report
@@ -15,11 +17,12 @@ from opdata.loader.report import Report
 
 @pytest.fixture
 def report() -> Report:
-    made = Report(EVENTS, dry_run=False)
+    made = Report(EVENTS)
     made.read = 4_000
-    made.accepted(2_999, duplicates=0, already_loaded=False)
-    made.refused([Refusal(7, "NOT_FOUND", "no such entity", b'{"data":"secret"}')])
-    made.waits_for("rate limited", 12.0)
+    made.at_a_time = 5
+    refusal = Refusal(7, "NOT_FOUND", "no such entity", b'{"data":"secret"}')
+    made.acknowledged(Outcome(succeeded=2_999, refusals=[refusal]))
+    made.waits_for("rate limited")
     return made
 
 
@@ -27,14 +30,18 @@ def test_a_log_gets_plain_lines(report: Report) -> None:
     log = io.StringIO()
     with Lines(Console(file=log, width=200), total=12_000) as lines:
         lines.show(report)
-    assert log.getvalue().startswith("events: 3,000 of 12,000 rows, ")
-    assert log.getvalue().endswith(" rows/s, 1 refused, rate limited (1), waiting (rate limited)\n")
+    said = log.getvalue()
+    assert re.fullmatch(
+        r"events: 3,000 of 12,000 rows, [\d,]+ rows/s, 0:\d\d left, 2,999 accepted, 1 refused, "
+        r"5 at a time, rate limited \(1\), waiting \(rate limited\)\n",
+        said,
+    ), said
 
 
 def test_nothing_is_logged_before_there_is_something_to_tell() -> None:
     log = io.StringIO()
     with Lines(Console(file=log), total=None) as lines:
-        lines.show(Report(EVENTS, dry_run=False))
+        lines.show(Report(EVENTS))
     assert log.getvalue() == ""
 
 
@@ -44,7 +51,7 @@ def test_a_terminal_gets_a_bar_that_leaves_no_trace(report: Report) -> None:
     with Bar(console, total=12_000) as bar:
         bar.show(report)
     assert " 3000/12000" in terminal.getvalue()
-    assert "1 refused, rate limited (1), waiting (rate limited)" in terminal.getvalue()
+    assert "1 refused, 5 at a time, rate limited (1), waiting" in terminal.getvalue()
     assert "secret" not in terminal.getvalue()
 
 
@@ -54,12 +61,13 @@ def test_a_pipe_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_waiting_ends_when_something_gets_through(report: Report) -> None:
-    report.accepted(1, duplicates=0, already_loaded=False)
+    report.acknowledged(Outcome(succeeded=1))
     assert report.waiting is None
 
 
 def test_a_flood_of_different_causes_is_kept_short(report: Report) -> None:
-    report.refused([Refusal(row, "NOT_FOUND", f"cause {row}", b"{}") for row in range(10, 500)])
+    refusals = [Refusal(row, "NOT_FOUND", f"cause {row}", b"{}") for row in range(10, 500)]
+    report.acknowledged(Outcome(refusals=refusals))
     failures = report.summary(None).failures
     assert len(failures) == 101
     assert failures[0].message == "(various other causes)"

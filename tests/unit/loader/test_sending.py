@@ -71,7 +71,7 @@ def test_a_dry_run_asks_for_one_and_carries_no_key(api: FakeApi, load: Run) -> N
     assert "dry run: nothing was written" in ran.out
 
 
-def test_as_many_requests_as_asked_for_are_under_way(api: FakeApi) -> None:
+def test_no_more_requests_than_asked_for_are_under_way(api: FakeApi) -> None:
     api.delay_s = lambda _items: 0.05
     send(api, EVENTS, numbered(30), batch_size=2, concurrency=3)
     assert api.most_at_once == 3
@@ -118,7 +118,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(api: FakeApi) -> Non
     [
         (HANG_UP, "unreachable"),
         (error(503, "UNAVAILABLE"), "unavailable"),
-        (error(409, "CONFLICT"), "in flight"),
+        (error(409, "CONFLICT", Retry_After="0"), "in flight"),
         (error(429, "RATE_LIMITED"), "rate limited"),
         (error(502, "BAD_GATEWAY"), "unavailable"),
         (error(500, "INTERNAL_ERROR"), "unavailable"),
@@ -237,7 +237,7 @@ def test_an_answer_that_does_not_add_up_stops_the_load(api: FakeApi) -> None:
 
 
 def test_large_rows_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opdata.loader.source._BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("opdata.loader.duck._BLOCK_BYTES", 50_000)
     Path("a.csv").write_text("id,text\n" + "".join(f"{n},{'x' * 500}\n" for n in range(2_000)))
     with Source(Selection(ENTITIES, ["a.csv"], None, "x")) as source:
         sizes = [len(block) for block in source.blocks()]
@@ -247,8 +247,8 @@ def test_large_rows_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_cut_does_not_depend_on_how_rows_were_read() -> None:
     rows = [(b"x" * (n % 40), None) for n in range(100)]
-    whole = [(batch.label, batch.rows, batch.items) for batch in cut_batches([rows], 9, 150)]
+    whole = [(batch.number, batch.rows, batch.items) for batch in cut_batches([rows], 9, 150)]
     singly = cut_batches([[row] for row in rows], 9, 150)
-    assert [(batch.label, batch.rows, batch.items) for batch in singly] == whole
-    assert all(len(batch.body()) <= 150 for batch in cut_batches([rows], 9, 150))
+    assert [(batch.number, batch.rows, batch.items) for batch in singly] == whole
+    assert all(len(batch.body) <= 150 for batch in cut_batches([rows], 9, 150))
     assert [len(items) for _, _, items in whole if len(items) == 9] != []

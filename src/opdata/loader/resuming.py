@@ -1,0 +1,149 @@
+"""What makes a load the same load when it is resumed, and where its checkpoint is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from opdata.client.errors import Forbidden
+from opdata.client.transport import AsyncTransport
+from opdata.loader.errors import LoadError
+from opdata.loader.files import STDIN, find_files
+from opdata.loader.selection import Selection
+
+STATE_VARIABLE = "XDG_STATE_HOME"
+_DIGEST_CHARACTERS = 16
+_KEY_START = 12
+_KEY_END = 4
+
+
+class Resumable(Struct, frozen=True):
+    """That a load keeps a checkpoint, and where."""
+
+    path: Path
+    resume: bool = False
+    """Go on with the load that the file is of, where there is one."""
+    required: bool = True
+    """Whether a load that cannot keep its checkpoint must not begin."""
+    send_unsure: bool = False
+    """Send events again of which the server cannot tell any more whether it has them."""
+    keep: bool = False
+    """Leave the file where it is when the load is complete: it is a step of a plan that goes on."""
+
+
+class _KeyListed(Struct, rename="camel"):
+    masked_key: str
+
+
+def checkpoint_for(selection: Selection) -> Path:
+    """Where the checkpoint is kept when nothing else is said.
+
+    The name depends on the sources and the kind alone, so that a load whose other options are not
+    the same is found, and told so. Raises `LoadError` when there is no place.
+    """
+    if STDIN in selection.sources:
+        raise LoadError(
+            "what comes from standard input has no name to find its checkpoint by; --checkpoint FILE "
+            "gives it one"
+        )
+    names = selection.sources if selection.from_ else map(_absolute, selection.sources)
+    name = _digest((selection.kind.name, selection.from_, list(names)))
+    return state_directory() / f"{selection.kind.name}-{name}.checkpoint"
+
+
+def checkpoints_for_plan(plan: Path) -> Path:
+    """The directory for the checkpoints of a plan's steps when nothing else is said."""
+    return state_directory() / f"all-{_digest(_absolute(str(plan)))}"
+
+
+def state_directory() -> Path:
+    """Where this user's programs keep what they need to go on. Raises `LoadError` when that is nowhere."""
+    given = os.environ.get(STATE_VARIABLE, "")
+    try:
+        state = Path(given) if given else Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise LoadError(
+            f"there is no home directory for a checkpoint; --checkpoint FILE or {STATE_VARIABLE} "
+            "gives it a place"
+        ) from None
+    return state / "opdata" / "loads"
+
+
+def identity_of(
+    selection: Selection,
+    *,
+    url: str,
+    batch_size: int,
+    max_body_bytes: int,
+    rejects: Path | None,
+) -> dict[str, str]:
+    """What must be the same for a load to be resumed, by the words that say so when it is not.
+
+    Files are told by size and time of change; what is in them, and in other sources, by the digests of
+    the batches. Raises `LoadError` for sources that are not there.
+    """
+    apart = ("kind", "sources")
+    options = {
+        name: value
+        for name, value in msgspec.structs.asdict(selection).items()
+        if name not in apart
+    }
+    identity = {
+        "the kind": selection.kind.name,
+        "the server's address": _digest(url.rstrip("/")),
+        "the sources": _digest([str(source) for source in selection.sources]),
+        "the mapping (--sql, --entity-type and the like)": _digest(options),
+        "--batch-size": f"{batch_size} {max_body_bytes}",
+        "--rejects": "" if rejects is None else _absolute(str(rejects)),
+    }
+    return identity | {f"the file {path}": _file_state(path) for path in _files(selection)}
+
+
+def masked(api_key: str) -> str:
+    """The key as the server lists it."""
+    return f"{api_key[:_KEY_START]}…{api_key[-_KEY_END:]}"
+
+
+async def check_operator(transport: AsyncTransport, masked_key: str) -> None:
+    """Raise `LoadError` unless the masked key is one of the operator we speak for, revoked ones too.
+
+    As well when our own key may not list keys: then nobody can say.
+    """
+    try:
+        answer = await transport.get("/api-keys")
+    except Forbidden:
+        raise LoadError(
+            "--resume: the load was begun with another API key, and this one may not list keys to tell "
+            "whether both are of one operator; resume it with the key it was begun with, or with one "
+            "that has the scope admin"
+        ) from None
+    listed = msgspec.json.decode(answer.data, type=list[_KeyListed])
+    if masked_key not in {one.masked_key for one in listed}:
+        raise LoadError(
+            "--resume: the load was begun with the API key of another operator; resume it with a key of "
+            "that one, or begin anew without --resume"
+        )
+
+
+def _files(selection: Selection) -> Iterable[Path]:
+    if selection.from_ is not None or STDIN in selection.sources:
+        return ()
+    return find_files(selection.sources, selection.format)
+
+
+def _file_state(path: Path) -> str:
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _absolute(source: str) -> str:
+    return source if source == STDIN else os.path.abspath(source)  # noqa: PTH100 - links stay
+
+
+def _digest(value: Sequence[object] | dict[str, object] | str) -> str:
+    return sha256(msgspec.json.encode(value)).hexdigest()[:_DIGEST_CHARACTERS]
