@@ -1,0 +1,1 @@
+"""Exports, from a fake server's pages to files."""
