@@ -12,7 +12,7 @@ import pytest
 
 from opdata.api.errors import STATUS
 from opdata.api.table import ENDPOINTS
-from opdata.model import RATE_CATEGORIES
+from opdata.model import RATE_CATEGORIES, SCOPES
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = (ROOT / "docs" / "wire.md").read_text()
@@ -38,7 +38,7 @@ def cited_below(folder: str) -> set[str]:
 
 def test_the_contract_has_the_clauses_that_clients_know() -> None:
     numbers = [int(clause[1:]) for clause in CLAUSES]
-    assert numbers == [*range(1, 11), *range(20, 32), *(40, 41, 42), *range(48, 53), *(60, 61)]
+    assert numbers == [*range(1, 13), *range(20, 32), *(40, 41, 42), *range(48, 54), *(60, 61)]
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
@@ -79,6 +79,22 @@ def test_the_table_of_single_item_endpoints_has_every_one_with_its_statuses() ->
         if not one.path.startswith("/batch/")
     }
     assert documented == served
+
+
+def test_the_table_of_scopes_has_what_each_opens() -> None:
+    documented = {
+        scope.strip("`"): set(PLACEHOLDER.sub("{}", opened).strip("`").split("`, `"))
+        for scope, opened in table("Scopes")
+    }
+    opens = {
+        scope: {
+            f"{one.method} {PLACEHOLDER.sub('{}', one.path)}"
+            for one in ENDPOINTS
+            if scope in one.scopes
+        }
+        for scope in SCOPES
+    }
+    assert documented == opens
 
 
 def test_the_query_parameters_of_an_endpoint_are_those_it_takes() -> None:

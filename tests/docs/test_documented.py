@@ -10,11 +10,13 @@ from typing import get_args
 import pytest
 from cyclopts import App
 
+import opdata
 from opdata import errors
 from opdata.api.errors import STATUS
 from opdata.cli import app
 from opdata.cli.exits import Exit
 from opdata.cli.settings_flags import SECRETS, defaults, environment_variable, flag, meanings
+from opdata.client.errors import BY_CODE, Refused
 from opdata.errors import WireError
 from opdata.model import ItemCode
 
@@ -78,7 +80,7 @@ def test_a_command_has_a_section_with_its_flags(command: str) -> None:
     if command == "opdata serve":
         text += (DOCS / "configuration.md").read_text()
     group = " ".join(command.split()[:2])
-    if group == "opdata load":
+    if group in {"opdata load", "opdata export", "opdata verify"}:
         text += page[group]
     shared = page["Which database"]
     assert all(f"`{name}" in shared for name in ON_EVERY_DATABASE)
@@ -91,11 +93,16 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
     headings = [heading for heading in sections("cli.md") if heading.startswith("opdata ")]
 
     assert {heading for heading in headings if heading not in COMMANDS} == {
+        "opdata backup",
         "opdata db",
+        "opdata erasures",
+        "opdata export",
+        "opdata holds",
         "opdata jobs",
         "opdata keys",
         "opdata load",
         "opdata operators",
+        "opdata verify",
     }
 
 
@@ -118,6 +125,19 @@ def test_an_error_code_has_its_entry_with_status_cause_and_fix(code: str) -> Non
     assert "- **Fix:** " in entry
     if code in STATUS:
         assert entry.lstrip().startswith(f"**{STATUS[code]}**")
+
+
+@pytest.mark.parametrize(("code", "kind"), BY_CODE.items())
+def test_an_error_code_names_its_exception(code: str, kind: type[Refused]) -> None:
+    [line] = re.findall(
+        r"^- \*\*Python client:\*\* (.*?)\n(?! )",
+        sections("errors.md")[code] + "\n",
+        re.MULTILINE | re.DOTALL,
+    )
+
+    assert f"`{kind.__name__}`" in line
+    assert ("`retryable`" in line) == kind.retryable
+    assert getattr(opdata, kind.__name__) is kind
 
 
 def test_no_error_code_is_documented_that_does_not_exist() -> None:

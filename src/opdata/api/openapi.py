@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
@@ -13,7 +14,15 @@ from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
 from opdata.api.errors import STATUS
 from opdata.api.openapi_parameters import ANSWER_HEADERS, REQUEST_HEADERS, parameters_of
 from opdata.api.openapi_schemas import Json, Schemas, ref, without_clauses
-from opdata.errors import InternalError, RateLimited, Unauthorized, Unavailable, WireError
+from opdata.errors import (
+    Forbidden,
+    InternalError,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    WireError,
+)
+from opdata.model import ALL_SCOPES
 
 _EVERYWHERE: Final[tuple[type[WireError], ...]] = (
     Unauthorized,
@@ -21,7 +30,7 @@ _EVERYWHERE: Final[tuple[type[WireError], ...]] = (
     InternalError,
     Unavailable,
 )
-_BEFORE_THE_LIMITER: Final = frozenset({401, 413, 415})
+_BEFORE_THE_LIMITER: Final = frozenset({401, 403, 413, 415})
 _REPLAYABLE: Final = frozenset({400, 404, 409})
 _SECURITY: Final = "apiKey"
 
@@ -69,8 +78,9 @@ class _Document:
             answers=[kind for endpoint in endpoints for kind in endpoint.answers.values()],
         )
         self._responses: dict[str, Json] = {}
+        # Decimals: an amount is shown with the digits it has in the examples.
         self._examples = json.loads(
-            files(__package__).joinpath("openapi_examples.json").read_bytes()
+            files(__package__).joinpath("openapi_examples.json").read_bytes(), parse_float=Decimal
         )
 
     def build(self, version: str) -> Json:
@@ -101,7 +111,7 @@ class _Document:
                         "type": "http",
                         "scheme": "bearer",
                         "bearerFormat": "oh_live_ and 64 lowercase hex digits",
-                        "description": "An API key of the operator.",
+                        "description": "An API key of the operator. It may be limited to the scopes `read`, `ingest`, `admin`.",
                     }
                 },
             },
@@ -149,7 +159,9 @@ class _Document:
 
     def _errors(self, endpoint: Endpoint) -> Iterator[tuple[int, str]]:
         by_status: dict[int, dict[str, type[WireError]]] = {}
-        for error in (*endpoint.errors, *_EVERYWHERE):
+        # A key without any scope there is none, so what every scope opens is forbidden to nobody.
+        forbidden = () if ALL_SCOPES.issubset(endpoint.scopes) else (Forbidden,)
+        for error in (*endpoint.errors, *_EVERYWHERE, *forbidden):
             by_status.setdefault(STATUS[error.code], {})[error.code] = error
         for status, errors in sorted(by_status.items()):
             name = "Or".join(_camel(code) for code in sorted(errors))
@@ -257,7 +269,11 @@ def _words(error: type[WireError]) -> str:
 
 def _description(endpoint: Endpoint) -> str:
     words = " ".join(inspect.cleandoc(endpoint.handler.__doc__ or endpoint.summary).split())
-    return f"{without_clauses(words)}\n\nCounts against the rate limit `{endpoint.category}`."
+    scopes = " or ".join(f"`{scope}`" for scope in endpoint.scopes)
+    return (
+        f"{without_clauses(words)}\n\nNeeds a key with the scope {scopes}. "
+        f"Counts against the rate limit `{endpoint.category}`."
+    )
 
 
 def _header_refs(names: Sequence[str]) -> dict[str, Json]:
@@ -270,7 +286,7 @@ def _examples(examples: Json) -> Json:
 
 def _used(parts: Mapping[str, Json], section: str, places: object) -> dict[str, Json]:
     """Those of the parts that are referred to."""
-    text = json.dumps(places)
+    text = json.dumps(places, default=str)
     return {name: part for name, part in parts.items() if f'#/components/{section}/{name}"' in text}
 
 
