@@ -6,6 +6,7 @@ command before it has touched anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -74,6 +75,16 @@ class Unauthorized(WireError):
     """Missing or invalid API key"""
 
     code = "UNAUTHORIZED"
+
+
+class Forbidden(WireError):
+    """The API key does not have the scope that this needs."""
+
+    code = "FORBIDDEN"
+
+    def __init__(self, scopes: Iterable[str]) -> None:
+        """`scopes`: any of them would have done (W11)."""
+        super().__init__(f"This needs an API key with the scope {' or '.join(scopes)}")
 
 
 class NotFound(WireError):

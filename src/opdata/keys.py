@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from opdata.model import ApiKey
+from opdata.errors import Conflict
+from opdata.model import ALL_SCOPES, ApiKey, Scope
 
 _PREFIX = "oh_live_"
 _KEY = re.compile(rf"{_PREFIX}[0-9a-f]{{64}}")
@@ -22,7 +24,15 @@ class NewKey(Struct, frozen=True):
     key_hash: bytes
     masked_key: str
 
-    def record(self, operator_id: int, label: str, now_ms: int) -> ApiKey:
+    def record(
+        self,
+        operator_id: int,
+        label: str,
+        now_ms: int,
+        *,
+        scopes: frozenset[Scope] = ALL_SCOPES,
+        expires_at_ms: int | None = None,
+    ) -> ApiKey:
         """The key as a store keeps it, beside its hash."""
         return ApiKey(
             key_id=self.key_id,
@@ -32,6 +42,8 @@ class NewKey(Struct, frozen=True):
             created_at_ms=now_ms,
             last_used_at_ms=None,
             revoked_at_ms=None,
+            scopes=scopes,
+            expires_at_ms=expires_at_ms,
         )
 
 
@@ -54,3 +66,22 @@ def is_key(text: str) -> bool:
 def hash_key(key: str) -> bytes:
     """SHA-256 of the key; a key has 256 random bits, so nothing slower is needed."""
     return hashlib.sha256(key.encode()).digest()
+
+
+def refuse_to_lock_out(keys: Sequence[ApiKey], key: ApiKey, now_ms: int) -> None:
+    """Raise `Conflict` when revoking one of an operator's keys would leave nobody a way in (W3).
+
+    The last active key stays, and so does the last one that can make others. An expired one is not
+    active: it keeps nobody in, and can always be revoked.
+    """
+    if not key.is_active(now_ms):
+        return
+    others = [one for one in keys if one.key_id != key.key_id and one.is_active(now_ms)]
+    if not others:
+        message = "This is the operator's last active key; create another one first"
+        raise Conflict(message)
+    if "admin" in key.scopes and not any("admin" in one.scopes for one in others):
+        message = (
+            "This is the operator's last active key with the scope admin; create another one first"
+        )
+        raise Conflict(message)

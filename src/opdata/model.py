@@ -15,6 +15,7 @@ JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 JobType = Literal["batch_ingest_entities", "batch_ingest_events", "batch_ingest_states"]
 ItemCode = Literal["VALIDATION_FAILED", "NOT_FOUND", "DUPLICATE_CONFLICT"]
 RateCategory = Literal["ingest:batch", "ingest:write", "read", "admin"]
+Scope = Literal["read", "ingest", "admin"]
 
 JOB_STATUSES: tuple[JobStatus, ...] = ("queued", "processing", "completed", "failed", "cancelled")
 JOB_TYPES: tuple[JobType, ...] = (
@@ -23,6 +24,9 @@ JOB_TYPES: tuple[JobType, ...] = (
     "batch_ingest_states",
 )
 RATE_CATEGORIES: tuple[RateCategory, ...] = ("ingest:batch", "ingest:write", "read", "admin")
+SCOPES: tuple[Scope, ...] = ("read", "ingest", "admin")
+ALL_SCOPES: frozenset[Scope] = frozenset(SCOPES)
+"""What a key may do that is not limited (W11)."""
 
 MAX_BATCH_ENTITIES = 1_000
 MAX_BATCH_EVENTS = 5_000
@@ -66,6 +70,13 @@ class OperatorSettings(Struct, frozen=True):
     retention_policy: RetentionPolicy | None = None
 
 
+class Suspension(Struct, frozen=True):
+    """Since when an operator's keys are not taken, and why (W12)."""
+
+    since_ms: int
+    reason: str | None
+
+
 class Operator(Struct, frozen=True):
     """One tenant. `key_salt` (32 random bytes) makes its derived keys its own (W49)."""
 
@@ -76,6 +87,8 @@ class Operator(Struct, frozen=True):
     limits: dict[str, Quota]
     """Quotas by rate category that differ from the server's (W60)."""
     created_at_ms: int
+    suspension: Suspension | None = None
+    """None while its keys are taken."""
 
 
 class ApiKey(Struct, frozen=True):
@@ -88,6 +101,15 @@ class ApiKey(Struct, frozen=True):
     created_at_ms: int
     last_used_at_ms: int | None
     revoked_at_ms: int | None
+    scopes: frozenset[Scope] = ALL_SCOPES
+    """What it may do (W11)."""
+    expires_at_ms: int | None = None
+    """The first moment at which it is not taken any more (W12); None for never."""
+
+    def is_active(self, now_ms: int) -> bool:
+        """Whether it is taken at that moment, as far as the key itself goes."""
+        expired = self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+        return self.revoked_at_ms is None and not expired
 
 
 class Entity(Struct, frozen=True):
@@ -119,6 +141,26 @@ class ListedEvent(Struct, frozen=True):
     external_id: str
     event: Event
     idempotency_key: str | None
+
+
+class Erasure(Struct, frozen=True):
+    """An entry of the erasure ledger: nothing in it tells who the person was (W51).
+
+    `entity_id` is random, and who comes back after an erasure has another one (W26). `reason` is a
+    reference, such as a ticket's number; None for an erasure over the API.
+    """
+
+    entity_id: str
+    erased_at_ms: int
+    reason: str | None = None
+
+
+class LegalHold(Struct, frozen=True):
+    """A live entity that must not be erased (W53)."""
+
+    external_id: str
+    reason: str
+    placed_at_ms: int
 
 
 class State(Struct, frozen=True):

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from opdata.errors import MasterKeyMissing, SealBroken, StartupError
+from opdata.files import flush
 from opdata.model import Operator
 
 MASTER_KEY_FILE = "master.key"
@@ -149,11 +150,7 @@ def create_key_file(data_dir: Path) -> None:
         (data_dir / MASTER_KEY_FILE).hardlink_to(draft)
     finally:
         draft.unlink()
-    folder = os.open(data_dir, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(data_dir)
 
 
 def _derive(master: bytes, salt: bytes, info: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from opdata.ids import new_entity_ids, new_event_ids, new_job_id
 from opdata.keys import NewKey, new_key
-from opdata.model import ApiKey, Entity, Event, Operator, State
+from opdata.model import ALL_SCOPES, Entity, Erasure, Event, Operator, Scope, State
 from opdata.storage.base import (
     AppendEvents,
     ChangeSettings,
@@ -19,7 +19,9 @@ from opdata.storage.base import (
     EventColumns,
     EventQuery,
     JobDraft,
+    LiftHold,
     Outcome,
+    PlaceHold,
     Reply,
     SetStates,
     StateRow,
@@ -185,6 +187,25 @@ class Tenant:
     async def delete(self, external_id: str, **write: Any) -> Written:
         return await self.write(DeleteEntity(external_id), **write)
 
+    async def place_hold(self, external_id: str, reason: str = "case 7", **write: Any) -> Written:
+        return await self.write(PlaceHold(external_id, reason), **write)
+
+    async def lift_hold(self, external_id: str, **write: Any) -> Written:
+        return await self.write(LiftHold(external_id), **write)
+
+    async def held(self) -> list[str]:
+        """External ids of the entities under a legal hold."""
+        return [hold.external_id for hold in await self.store.holds(self.id)]
+
+    async def erasures(self) -> list[Erasure]:
+        """The ledger."""
+        return list(await self.store.erasures(self.id, after=None, limit=1_000))
+
+    async def returned(self) -> list[str]:
+        """External ids of live entities that the ledger says were erased."""
+        page = await self.store.returned(self.id, after=None, limit=1_000)
+        return [external_id for external_id, _ in page]
+
     async def change(self, settings: ChangeSettings, **write: Any) -> Written:
         return await self.write(settings, **write)
 
@@ -218,8 +239,15 @@ class Tenant:
     async def values(self, external_id: str) -> dict[str, str]:
         return {key: state.value for key, state in (await self.states(external_id)).items()}
 
-    async def add_key(self, label: str = "label", created_at_ms: int = NOW_MS) -> NewKey:
+    async def add_key(
+        self,
+        label: str = "label",
+        created_at_ms: int = NOW_MS,
+        *,
+        scopes: frozenset[Scope] = ALL_SCOPES,
+        expires_at_ms: int | None = None,
+    ) -> NewKey:
         made = new_key()
-        key = ApiKey(made.key_id, self.id, label, made.masked_key, created_at_ms, None, None)
+        key = made.record(self.id, label, created_at_ms, scopes=scopes, expires_at_ms=expires_at_ms)
         await self.store.create_key(key, made.key_hash)
         return made

@@ -101,9 +101,11 @@ EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
     "operators": lambda t: t.store.operators(),
     "operator": lambda t: t.store.operator(t.id),
     "set_limits": lambda t: t.store.set_limits(t.id, {}),
+    "suspend_operator": lambda t: t.store.suspend_operator(t.id, None, NOW_MS),
+    "resume_operator": lambda t: t.store.resume_operator(t.id),
     "create_key": lambda t: t.add_key(),
     "keys": lambda t: t.store.keys(t.id),
-    "authenticate": lambda t: t.store.authenticate(b"hash"),
+    "authenticate": lambda t: t.store.authenticate(b"hash", NOW_MS),
     "relabel_key": lambda t: t.store.relabel_key(t.id, "key_1", "label"),
     "revoke_key": lambda t: t.store.revoke_key(t.id, "key_1", NOW_MS),
     "touch_keys": lambda t: t.store.touch_keys({"key_1": NOW_MS}),
@@ -111,6 +113,10 @@ EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
     "key_checks": lambda t: t.store.key_checks(),
     "add_key_check": lambda t: t.store.add_key_check(1, b"check"),
     "purge": lambda t: t.store.purge(NOW_MS),
+    "sweep_erased": lambda t: t.store.sweep_erased(),
+    "erasures": lambda t: t.store.erasures(t.id, after=None, limit=1),
+    "returned": lambda t: t.store.returned(t.id, after=None, limit=1),
+    "holds": lambda t: t.store.holds(t.id),
 }
 
 

@@ -68,7 +68,7 @@ async def test_a_key_authenticates_as_its_operator(ours: Tenant, theirs: Tenant)
     """W3."""
     await theirs.add_key()
     made = await ours.add_key("my label")
-    found = await ours.store.authenticate(hash_key(made.key))
+    found = await ours.store.authenticate(hash_key(made.key), NOW_MS)
     assert found is not None
     key, operator = found
     assert operator == ours.operator
@@ -78,15 +78,15 @@ async def test_a_key_authenticates_as_its_operator(ours: Tenant, theirs: Tenant)
 async def test_a_hash_of_no_key_authenticates_nobody(ours: Tenant) -> None:
     """W3."""
     made = await ours.add_key()
-    assert await ours.store.authenticate(hash_key(new_key().key)) is None
-    assert await ours.store.authenticate(b"") is None
-    assert await ours.store.authenticate(made.key_hash[:-1]) is None
+    assert await ours.store.authenticate(hash_key(new_key().key), NOW_MS) is None
+    assert await ours.store.authenticate(b"", NOW_MS) is None
+    assert await ours.store.authenticate(made.key_hash[:-1], NOW_MS) is None
 
 
 async def test_authentication_sees_settings_and_limits_as_they_are_now(ours: Tenant) -> None:
     made = await ours.add_key()
     await ours.store.set_limits(ours.id, {"read": Quota(5, 60)})
-    found = await ours.store.authenticate(made.key_hash)
+    found = await ours.store.authenticate(made.key_hash, NOW_MS)
     assert found is not None
     assert found[1].limits == {"read": Quota(5, 60)}
 
@@ -100,8 +100,8 @@ async def test_a_revoked_key_authenticates_nobody_and_stays_listed(
     assert key is not None
     assert key.revoked_at_ms == NOW_MS + 5
     for store in (ours.store, await reopen()):
-        assert await store.authenticate(made.key_hash) is None
-        assert await store.authenticate(other.key_hash) is not None
+        assert await store.authenticate(made.key_hash, NOW_MS) is None
+        assert await store.authenticate(other.key_hash, NOW_MS) is not None
     listed = await ours.store.keys(ours.id)
     assert [(one.label, one.revoked_at_ms) for one in listed] == [
         ("first", NOW_MS + 5),
@@ -123,11 +123,11 @@ async def test_the_last_active_key_is_not_revoked_unless_told_so(ours: Tenant) -
     await revoke(ours.id, keys[0].key_id, NOW_MS)
     with pytest.raises(Conflict):
         await revoke(ours.id, keys[1].key_id, NOW_MS)
-    assert await ours.store.authenticate(keys[1].key_hash) is not None
+    assert await ours.store.authenticate(keys[1].key_hash, NOW_MS) is not None
     # Revoking a revoked one is no offence, even while it is not the last.
     assert await revoke(ours.id, keys[0].key_id, NOW_MS) is not None
     await revoke(ours.id, keys[1].key_id, NOW_MS, keep_last=False)
-    assert await ours.store.authenticate(keys[1].key_hash) is None
+    assert await ours.store.authenticate(keys[1].key_hash, NOW_MS) is None
 
 
 async def test_a_key_of_another_operator_does_not_keep_the_last_one_revocable(
@@ -152,7 +152,7 @@ async def test_keys_come_oldest_first_and_can_be_relabelled(ours: Tenant) -> Non
     assert relabelled.label == "new ✓"
     labels = [key.label for key in await ours.store.keys(ours.id)]
     assert labels == ["new ✓", "label 2", "label 3"]
-    assert await ours.store.authenticate(made[1].key_hash) is not None
+    assert await ours.store.authenticate(made[1].key_hash, NOW_MS) is not None
 
 
 async def test_last_use_moves_forward_only(ours: Tenant, theirs: Tenant) -> None:
@@ -163,7 +163,7 @@ async def test_last_use_moves_forward_only(ours: Tenant, theirs: Tenant) -> None
     await ours.store.touch_keys({})
     assert [key.last_used_at_ms for key in await ours.store.keys(ours.id)] == [NOW_MS + 9, None]
     assert [key.last_used_at_ms for key in await ours.store.keys(theirs.id)] == [NOW_MS + 9]
-    found = await ours.store.authenticate(unused.key_hash)
+    found = await ours.store.authenticate(unused.key_hash, NOW_MS)
     assert found is not None
     assert found[0].last_used_at_ms is None
 

@@ -131,4 +131,4 @@ async def test_keys_of_another_operator_are_not_listed_relabelled_or_revoked(
     except Conflict as error:  # it would tell that the key exists
         raise AssertionError from error
     assert [one.label for one in await store.keys(theirs.id)] == ["theirs", "second"]
-    assert await store.authenticate(key.key_hash) is not None
+    assert await store.authenticate(key.key_hash, NOW_MS) is not None

@@ -42,6 +42,10 @@ FILL = (
     f"""INSERT INTO opdata.api_keys (operator_id, key_id, label, key_hash, masked_key, created_at_ms)
     SELECT 1 + n %% 50, 'key_' || n, '', sha256(n::text::bytea), '', 1
     FROM generate_series(1, {ROWS}) AS n""",
+    f"""INSERT INTO opdata.erasure_ledger (operator_id, entity_id, erased_at_ms)
+    SELECT 1 + n %% 50, 'ent_' || n, 1 FROM generate_series(1, {ROWS}, 2) AS n""",
+    f"""INSERT INTO opdata.legal_holds (operator_id, external_id, reason, placed_at_ms)
+    SELECT 1 + n %% 50, 'player_' || n, '', 1 FROM generate_series(1, {ROWS}, 10) AS n""",
     """INSERT INTO opdata.rate_buckets (operator_id, category, full_at_us, now_us, interval_us, bucket_us)
     SELECT n, 'read', 1, 1, 1, 1 FROM generate_series(1, 50) AS n""",
 )
@@ -62,6 +66,14 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "idempotency_records_pkey": {"operator_id", "idempotency_key", "method", "path"}
     },
     "bury_entity": {"entities_pkey": {"operator_id", "external_id", "tombstone_no"}},
+    "lock_live_entity": {"entities_pkey": {"operator_id", "external_id", "tombstone_no"}},
+    "is_held": {"legal_holds_pkey": {"operator_id", "external_id"}},
+    "ledger": {"erasure_ledger_pkey": {"operator_id", "entity_id"}},
+    "returned": {
+        "entities_pkey": {"operator_id", "external_id"},
+        "erasure_ledger_pkey": {"operator_id", "entity_id"},
+    },
+    "holds": {"legal_holds_pkey": {"operator_id"}},
     "entity": {"entities_pkey": {"operator_id", "external_id", "tombstone_no"}},
     "entities": {"entities_pkey": {"operator_id", "external_id", "tombstone_no"}},
     "events": {
@@ -100,7 +112,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
 }
 IN_ORDER = {
     *("entities", "events", "walk_end", "rest_of_events", "all_events", "all_states", "jobs"),
-    "purge_step",
+    *("ledger", "returned", "purge_step"),
 }
 """Statements whose rows come in the order of the index, so that a page never sorts a whole operator."""
 

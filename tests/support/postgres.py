@@ -61,6 +61,10 @@ class PostgresServer:
         """The URL of a database to begin with."""
         return self.url_of("postgres")
 
+    def program(self, name: str) -> str:
+        """The path of one of PostgreSQL's own programs, of this version."""
+        return str(self._bin / name)
+
     def url_of(self, database: str) -> str:
         return f"postgresql://opdata@127.0.0.1:{self.port}/{database}"
 

@@ -13,7 +13,9 @@ from urllib.parse import quote
 import httpx2
 
 from opdata import server
+from opdata.clock import now_ms
 from opdata.config import Settings
+from opdata.erasure import place_hold
 from opdata.logs import configure_logging
 from opdata.model import Quota
 from opdata.storage import open_store
@@ -64,6 +66,10 @@ async def install(data_dir: Path, db: str) -> Installed:
         keys = {api.operator: api.client.headers["Authorization"] for api in (ours, theirs)}
     store = await open_store(url)
     await store.set_limits(2, {"read": Quota(777, 60)})
+    suspended = await store.create_operator("suspended", bytes(range(32)), now_ms())
+    await store.suspend_operator(suspended.operator_id, "licence ended ü", now_ms())
+    [operator] = [one for one in await store.operators() if one.name == "ours"]
+    assert await place_hold(store, operator, "p2", "case 7 ü")
     await store.close()
     return Installed(url, (data_dir / "master.key").read_text().strip(), keys, answer)
 
@@ -84,7 +90,8 @@ async def _fill(api: Api) -> bytes:
     policy = {"entity_events": {"hot_days": 90, "archive_days": 365}}
     settings = {"dataRetentionDays": 400, "retentionPolicy": policy}
     data_of(await api.put("/settings", settings))
-    key = data_of(await api.post("/api-keys", {"label": "to be revoked ü"}), 201)
+    limited = {"scopes": ["read", "ingest"], "expiresAt": "2099-12-31T00:00:00Z"}
+    key = data_of(await api.post("/api-keys", {"label": "to be revoked ü", **limited}), 201)
     data_of(await api.delete("/api-keys", params={"id": key["id"]}))
     answer = await api.post("/batch/events", RETRIED, headers=RETRIED_KEY)
     all_succeeded(answer, 5)

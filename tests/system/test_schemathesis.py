@@ -41,6 +41,8 @@ BEYOND_SCHEMA: dict[str, list[schemathesis.CheckFunction]] = {
     "batch_entities": [negative_data_rejection],
     "batch_events": [negative_data_rejection],
     "batch_states": [negative_data_rejection],
+    # expiresAt must be in the future (W12).
+    "create_key": [positive_data_acceptance],
     # archive_days must be at least hot_days (W50).
     "put_settings": [positive_data_acceptance],
 }

@@ -129,6 +129,33 @@ def test_a_revoked_key_stops_working_at_every_worker_within_five_seconds(
         assert admin.get("/settings").status_code == 200
 
 
+def test_a_suspended_operators_keys_stop_at_every_worker_within_five_seconds(
+    workers: RunningServer,
+) -> None:
+    """W12."""
+    key, other = (
+        _new_operator_key(workers, "suspended"),
+        _new_operator_key(workers, "not suspended"),
+    )
+    with ExitStack() as stack:
+        clients = _clients(workers, key, stack)
+        others = _clients(workers, other, stack)
+        for client in clients:  # every worker has seen it
+            assert client.post("/entities", json=player("p")).status_code in (200, 201)
+        workers.command("operators", "suspend", "suspended", "--reason", "a test")
+        suspended_at = time.monotonic()
+        while {client.get("/settings").status_code for client in clients} != {401}:
+            assert time.monotonic() < suspended_at + 5
+            time.sleep(0.1)
+        answers = [client.post("/entities", json=player("q")) for client in clients]
+        assert {answer.status_code for answer in answers} == {401}
+        assert {client.get("/settings").status_code for client in others} == {200}
+        workers.command("operators", "resume", "suspended")
+        listed = {client.get("/entities").text for client in clients}
+        [items] = {text.count('"externalId":"') for text in listed}
+        assert items == 1
+
+
 def test_a_key_made_by_a_command_works_at_every_worker_at_once(workers: RunningServer) -> None:
     key = _new_operator_key(workers, "made beside")
     with ExitStack() as stack:

@@ -12,7 +12,10 @@ from tests.wire.answers import KEY_ID, TIME, data_of, error_of
 
 pytestmark = pytest.mark.clause("W3")
 
-MEMBERS = ["id", "label", "maskedKey", "createdAt", "lastUsedAt", "revokedAt"]
+MEMBERS = [
+    *("id", "label", "maskedKey", "createdAt", "lastUsedAt", "revokedAt"),
+    *("scopes", "expiresAt"),
+]
 
 
 async def made_key(api: Api, label: str) -> dict[str, str]:
@@ -33,7 +36,7 @@ async def test_a_new_key_is_shown_once_and_works(api: Api) -> None:
     answer = await api.post("/api-keys", {"label": "Nightly sync"})
 
     made = data_of(answer, 201)
-    assert list(made) == ["id", "key", "label", "createdAt"]
+    assert list(made) == ["id", "key", "label", "createdAt", "scopes", "expiresAt"]
     assert made["label"] == "Nightly sync"
     assert len(made["key"]) == len("oh_live_") + 64
     shown = {"Authorization": f"Bearer {made['key']}"}

@@ -5,16 +5,15 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from opdata.api.context import Call, convert, ok
-from opdata.clock import format_ms
-from opdata.errors import InvalidInput, NotFound
+from opdata.clock import parse_ms
+from opdata.errors import Forbidden, InvalidInput, NotFound
 from opdata.keys import new_key
-from opdata.model import ApiKey, OperatorSettings, RetentionPolicy, RetentionWindow
+from opdata.model import SCOPES, ApiKey, OperatorSettings, RetentionPolicy, RetentionWindow
 from opdata.storage.base import ChangeSettings, Outcome, Reply
 from opdata.templates import all_templates, find_template
 from opdata.wire import encode
 from opdata.wire.schema import (
     KeyChange,
-    KeyCreated,
     KeyDraft,
     KeyParams,
     SettingsChange,
@@ -54,12 +53,24 @@ async def put_settings(call: Call) -> Reply:
 
 
 async def create_key(call: Call) -> Reply:
-    """Make another key for this operator. The answer is the only time it is shown."""
+    """Make another key for this operator. The answer is the only time it is shown.
+
+    Without `scopes` it has those of the key that makes it, and it can have no others (W11).
+    """
     draft = convert(call.body, KeyDraft)
+    scopes = call.key.scopes if draft.scopes is None else frozenset(draft.scopes)
+    if lacking := [scope for scope in SCOPES if scope in scopes - call.key.scopes]:
+        raise Forbidden(lacking[:1])
     made = new_key()
-    key = made.record(call.operator.operator_id, draft.label, call.now_ms)
+    key = made.record(
+        call.operator.operator_id,
+        draft.label,
+        call.now_ms,
+        scopes=scopes,
+        expires_at_ms=_expiry(draft.expiresAt, call.now_ms),
+    )
     await call.store.create_key(key, made.key_hash)
-    return ok(KeyCreated(key.key_id, made.key, key.label, format_ms(key.created_at_ms)), 201)
+    return ok(encode.created_key(key, made.key), 201)
 
 
 async def list_keys(call: Call) -> Reply:
@@ -75,11 +86,28 @@ async def relabel_key(call: Call) -> Reply:
 
 
 async def revoke_key(call: Call) -> Reply:
-    """Revoke a key: it stops working within 5 seconds everywhere. The last active one stays."""
+    """Revoke a key: it stops working within 5 seconds everywhere.
+
+    The last active one stays, and so does the last active one with the scope `admin`.
+    """
     key_id = call.params(KeyParams).id
     key = await call.store.revoke_key(call.operator.operator_id, key_id, call.now_ms)
     call.services.authenticator.forget(call.operator.operator_id)
     return ok(encode.key(_found(key)))
+
+
+def _expiry(text: str | None, now_ms: int) -> int | None:
+    """When a new key expires. Raises `InvalidInput` unless that is in the future (W12)."""
+    if text is None:
+        return None
+    at_ms = parse_ms(text)
+    if at_ms is None:
+        message = 'Field "expiresAt" must be an RFC 3339 time such as 2026-04-06T12:00:01.500Z'
+        raise InvalidInput(message)
+    if at_ms <= now_ms:
+        message = 'Field "expiresAt" must be in the future'
+        raise InvalidInput(message)
+    return at_ms
 
 
 def _found(key: ApiKey | None) -> ApiKey:

@@ -22,6 +22,7 @@ from opdata.api.ops import ops_routes
 from opdata.api.request_id import request_id
 from opdata.clock import now_ms
 from opdata.errors import (
+    Forbidden,
     InternalError,
     InvalidInput,
     MethodNotAllowed,
@@ -30,7 +31,7 @@ from opdata.errors import (
     Unavailable,
     WireError,
 )
-from opdata.model import Operator, Quota
+from opdata.model import ApiKey, Operator, Quota
 from opdata.storage.base import Reply, Taken
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -95,6 +96,7 @@ class _Exchange:
         self._started = time.perf_counter()
         self._headers = RequestHeaders(scope=scope)
         self._request_id = request_id(self._headers.get("x-request-id"))
+        self._key: ApiKey | None = None
         self._operator: Operator | None = None
         self._answer_headers: Headers = []
 
@@ -131,8 +133,12 @@ class _Exchange:
 
     async def _handle(self, endpoint: Endpoint, receive: Receive) -> Reply:
         services = self._services
-        operator = await services.authenticator.operator(self._headers.get("authorization"))
-        self._operator = operator
+        key, operator = await services.authenticator.authenticate(
+            self._headers.get("authorization")
+        )
+        self._key, self._operator = key, operator
+        if key.scopes.isdisjoint(endpoint.scopes):
+            raise Forbidden(endpoint.scopes)
         try:
             body = await read_body(self._headers, receive, services.settings.max_body_bytes)
         except InvalidInput:
@@ -142,6 +148,7 @@ class _Exchange:
         await self._limit(endpoint, operator)
         call = Call(
             services=services,
+            key=key,
             operator=operator,
             method=endpoint.method,
             path=_below_base(self._scope["path"]),
@@ -185,6 +192,7 @@ class _Exchange:
             status=status,
             ms=round(seconds * 1000, 2),
             operator=self._operator.name if self._operator else None,
+            key=self._key.key_id if self._key else None,
             request_id=self._request_id,
         )
 

@@ -1,4 +1,4 @@
-"""Bearer keys to operators, with a short memory so that a batch does not wait for a look-up (W3)."""
+"""Bearer keys to what they open, with a short memory so that a batch does not wait for a look-up (W3)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ class Authenticator:
         self._known: dict[bytes, tuple[float, ApiKey, Operator]] = {}
         self._used_at_ms: dict[str, int] = {}
 
-    async def operator(self, authorization: str | None) -> Operator:
-        """Whose key this `Authorization` header shows. Raises `Unauthorized`, always alike."""
+    async def authenticate(self, authorization: str | None) -> tuple[ApiKey, Operator]:
+        """The key that this `Authorization` header shows, and whose it is.
+
+        Raises `Unauthorized`, always alike. What is compared with what is stored is a hash: how long
+        that takes tells nothing of a key.
+        """
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not is_key(key):
             raise Unauthorized
-        key_hash = hash_key(key)
+        key_hash, at_ms = hash_key(key), now_ms()
         known = self._known.get(key_hash)
         if known is None or known[0] < time.monotonic():
-            known = await self._look_up(key_hash)
+            known = await self._look_up(key_hash, at_ms)
         _, api_key, operator = known
-        self._used_at_ms[api_key.key_id] = now_ms()
-        return operator
+        # What is remembered expires to the millisecond all the same (W12).
+        if not api_key.is_active(at_ms):
+            raise Unauthorized
+        self._used_at_ms[api_key.key_id] = at_ms
+        return api_key, operator
 
     def forget(self, operator_id: int) -> None:
         """Look this operator's keys up anew next time: its keys or settings have changed."""
@@ -51,10 +58,10 @@ class Authenticator:
         if used_at_ms:
             await self._store.touch_keys(used_at_ms)
 
-    async def _look_up(self, key_hash: bytes) -> tuple[float, ApiKey, Operator]:
+    async def _look_up(self, key_hash: bytes, at_ms: int) -> tuple[float, ApiKey, Operator]:
         # The clock is read first: an answer counts from when it was asked for.
         expires_at = time.monotonic() + self._cache_s
-        found = await self._store.authenticate(key_hash)
+        found = await self._store.authenticate(key_hash, at_ms)
         if found is None:
             self._known.pop(key_hash, None)
             raise Unauthorized

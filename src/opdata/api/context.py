@@ -17,7 +17,7 @@ from opdata.api.metrics import Metrics
 from opdata.clock import now_ms, parse_ms
 from opdata.config import Settings
 from opdata.errors import InvalidInput, TemplateNotConfigured, Unauthorized
-from opdata.model import Operator, OperatorSettings, Quota
+from opdata.model import ApiKey, Operator, OperatorSettings, Quota
 from opdata.pii import KeyRing, Sealer
 from opdata.storage.base import (
     Claim,
@@ -54,12 +54,13 @@ class Services(Struct, frozen=True):
 
 
 class Call(Struct):
-    """One request to an endpoint, past authentication, size and rate limits (W4).
+    """One request to an endpoint, past authentication, scope, size and rate limits (W4).
 
     `path` is the path below the base path as it was sent, `segments` its decoded parameters.
     """
 
     services: Services
+    key: ApiKey
     operator: Operator
     method: str
     path: str

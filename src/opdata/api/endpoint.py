@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from opdata.errors import WireError
-from opdata.model import RateCategory
+from opdata.model import RateCategory, Scope
 
 if TYPE_CHECKING:
     from opdata.api.context import Call
@@ -25,14 +25,15 @@ class Endpoint(Struct, frozen=True):
 
     `path` has `{name}` for one percent-decoded segment. `body` is the type of the request's JSON
     (None: no body), `answers` the type of `data` by success status, `params` the query parameters,
-    `errors` what can be answered beyond `UNAUTHORIZED`, `RATE_LIMITED`, `INTERNAL_ERROR` and
-    `UNAVAILABLE`. The handler's docstring is the description in the OpenAPI document.
+    `errors` what can be answered beyond `UNAUTHORIZED`, `FORBIDDEN`, `RATE_LIMITED`, `INTERNAL_ERROR`
+    and `UNAVAILABLE`. A key with any of `scopes` may call it (W11). The handler's docstring is the description in the OpenAPI document.
     """
 
     method: str
     path: str
     handler: Handler
     category: RateCategory
+    scopes: tuple[Scope, ...]
     tag: str
     summary: str
     answers: dict[int, object]

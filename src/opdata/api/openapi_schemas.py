@@ -10,6 +10,7 @@ import msgspec
 
 from opdata.api.account import MAX_ARCHIVE_DAYS, MIN_HOT_DAYS
 from opdata.api.errors import STATUS
+from opdata.model import SCOPES
 from opdata.templates import all_templates
 from opdata.wire import schema as wire
 
@@ -35,6 +36,17 @@ _OBSERVED_AT: Final[Json] = {
     "description": (
         "When it was observed, RFC 3339: an older observation than the stored one changes nothing."
     ),
+}
+_SCOPES: Final[Json] = {
+    "anyOf": [
+        {"type": "array", "items": {"type": "string", "enum": list(SCOPES)}, "minItems": 1},
+        _NULL,
+    ],
+    "description": "What the key may do; absent, what the key may do that makes it.",
+}
+_EXPIRES_AT: Final[Json] = {
+    "anyOf": [_TIME, _NULL],
+    "description": "When it ends, RFC 3339, in the future; absent, never.",
 }
 
 
@@ -128,6 +140,7 @@ _STRICTER: Final[dict[str, dict[str, Json]]] = {
         "value": _VALUE,
         "observedAt": _OBSERVED_AT,
     },
+    "KeyDraft": {"scopes": _SCOPES, "expiresAt": _EXPIRES_AT},
     "SettingsChange": {"templateId": {"type": "string", "enum": list(all_templates())}},
     "RetentionWindow": {
         "hot_days": {"type": "integer", "minimum": MIN_HOT_DAYS, "maximum": MAX_ARCHIVE_DAYS},

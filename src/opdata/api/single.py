@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from opdata.api.context import Call, CursorInt, make_cursor, ok, read_cursor, time_param
-from opdata.api.errors import item_reply
-from opdata.errors import NotFound
+from opdata.api.errors import error_reply, item_reply
+from opdata.errors import Conflict, NotFound
 from opdata.ids import format_event_id
 from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.model import BatchResult, ItemError
@@ -32,6 +32,7 @@ from opdata.wire.schema import (
 )
 
 _NO_ENTITY = "Entity not found"
+_HELD = "The entity is under legal hold and cannot be erased"
 
 
 async def post_entity(call: Call) -> Reply:
@@ -80,6 +81,8 @@ async def delete_entity(call: Call) -> Reply:
     def finish(outcome: Outcome) -> Reply:
         if outcome.refused:
             return item_reply(ItemError(0, call.external_id, "NOT_FOUND", _NO_ENTITY))
+        if outcome.held:
+            return error_reply(Conflict(_HELD))[0]
         return ok(DeletedOut(call.external_id))
 
     return await call.write(DeleteEntity(call.external_id), finish)

@@ -11,14 +11,15 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from msgspec import Struct
 
 from opdata.cli.db import size_text
 from opdata.cli.exits import Exit
-from opdata.cli.output import print_json, say, visible
+from opdata.cli.findings import Finding, print_finding
+from opdata.cli.output import print_json, say
 from opdata.cli.serve import reachable
 from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
 from opdata.config import Settings, load_settings
@@ -37,17 +38,6 @@ _SET_CLOCK = "Set the clock and keep it synchronised (NTP): times are recorded w
 _NO_EARLIER_THAN_S = 1_767_225_600  # 2026-01-01: opdata is younger than that
 _ANSWER_WITHIN_S = 2.0
 
-_MARKS = {"ok": "✓", "failed": "✗", "skipped": "-"}
-
-
-class Finding(Struct, frozen=True):
-    """The outcome of one check. `remedy` says what to do about a failed one."""
-
-    check: str
-    status: Literal["ok", "failed", "skipped"]
-    message: str
-    remedy: str | None = None
-
 
 async def doctor(
     *,
@@ -64,7 +54,7 @@ async def doctor(
     async for finding in examine(settings):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            print_finding(finding)
     failed = sum(finding.status == "failed" for finding in findings)
     if as_json:
         print_json({"ok": not failed, "checks": findings})
@@ -330,9 +320,3 @@ def _existing(path: Path) -> Path:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
-
-
-def _print(finding: Finding) -> None:
-    say(f"{_MARKS[finding.status]} {finding.check}: {visible(finding.message)}")
-    if finding.status == "failed" and finding.remedy:
-        say(f"  → {visible(finding.remedy)}")

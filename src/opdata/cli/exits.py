@@ -18,6 +18,8 @@ class Exit(IntEnum):
     AUTH = 3
     UNAVAILABLE = 4
     """The store or the server cannot be reached, or is locked; trying again may help."""
+    FAULT = 70
+    """A fault of this program: please report it."""
 
 
 class UnknownName(StartupError):

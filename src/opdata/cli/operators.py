@@ -1,4 +1,4 @@
-"""`opdata operators`: create and list operators, and set their limits."""
+"""`opdata operators`: create, list, suspend and resume operators, and set their limits."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from opdata.errors import ConfigError
 from opdata.model import RATE_CATEGORIES, Operator, Quota
 
 MAX_NAME_CHARS = 100
+MAX_REASON_CHARS = 255
 
 app = App(
     name="operators",
-    help="Create and list operators, and set their limits.",
+    help="Create, list, suspend and resume operators, and set their limits.",
     default_parameter=FLAGS,
 )
 
@@ -69,10 +70,11 @@ async def list_(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
         note("No operators yet. Create one: opdata operators create NAME")
         return
     print_table(
-        ["NAME", "TEMPLATE", "RETENTION", "LIMITS", "CREATED"],
+        ["NAME", "STATUS", "TEMPLATE", "RETENTION", "LIMITS", "CREATED"],
         [
             [
                 operator.name,
+                _status(operator),
                 operator.settings.template_id or "-",
                 _days(operator.settings.data_retention_days),
                 ", ".join(f"{c}={text}" for c, text in _texts(operator.limits).items()) or "-",
@@ -81,6 +83,56 @@ async def list_(*, database: Database = DEFAULT_DATABASE, as_json: AsJson = Fals
             for operator in operators
         ],
     )
+
+
+@app.command
+async def suspend(
+    name: Annotated[str, Parameter(help="The operator.")],
+    /,
+    *,
+    reason: Annotated[
+        str | None, Parameter(help="Why, for whoever looks at opdata operators list --json.")
+    ] = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Stop taking an operator's keys; its data stays as it is.
+
+    Every server answers them as it does unknown keys, within 5 seconds. Requests that are under way
+    are finished. A second time replaces the reason, if one is given.
+    """
+    if reason is not None and not (0 < len(reason) <= MAX_REASON_CHARS and reason.isprintable()):
+        message = f"A reason is 1 to {MAX_REASON_CHARS} printable characters"
+        raise ConfigError(message)
+    async with opened(database.settings()) as store:
+        operator = await operator_named(store, name)
+        await store.suspend_operator(operator.operator_id, reason, now_ms())
+        changed = await operator_named(store, name)
+    if as_json:
+        print_json(_record(changed))
+        return
+    assert changed.suspension is not None
+    say(f"Operator {name} is suspended since {format_ms(changed.suspension.since_ms)}.")
+    note(f"To take its keys again: opdata operators resume {shlex.quote(name)}")
+
+
+@app.command
+async def resume(
+    name: Annotated[str, Parameter(help="The operator.")],
+    /,
+    *,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """Take a suspended operator's keys again; every server does so at the next request."""
+    async with opened(database.settings()) as store:
+        operator = await operator_named(store, name)
+        await store.resume_operator(operator.operator_id)
+        changed = await operator_named(store, name)
+    if as_json:
+        print_json(_record(changed))
+    else:
+        say(f"Operator {name} is active.")
 
 
 @app.command
@@ -142,15 +194,22 @@ def _texts(quotas: Mapping[str, Quota]) -> dict[str, str]:
     return {category: f"{quota.requests}/{quota.window_s}s" for category, quota in quotas.items()}
 
 
+def _status(operator: Operator) -> str:
+    return "active" if operator.suspension is None else "suspended"
+
+
 def _days(days: int | None) -> str:
     return "-" if days is None else f"{days} days"
 
 
 def _record(operator: Operator) -> dict[str, object]:
+    suspension = operator.suspension
     return {
         "name": operator.name,
         "templateId": operator.settings.template_id,
         "dataRetentionDays": operator.settings.data_retention_days,
         "limits": _texts(operator.limits),
         "createdAt": format_ms(operator.created_at_ms),
+        "suspendedAt": None if suspension is None else format_ms(suspension.since_ms),
+        "suspensionReason": None if suspension is None else suspension.reason,
     }

@@ -20,11 +20,13 @@ from msgspec.structs import astuple
 from opdata.model import (
     ApiKey,
     Entity,
+    Erasure,
     Event,
     ItemCode,
     Job,
     JobStatus,
     JobType,
+    LegalHold,
     ListedEvent,
     ListedState,
     Operator,
@@ -173,9 +175,36 @@ class SetStates(Struct, frozen=True):
 class DeleteEntity(Struct, frozen=True):
     """Erase an entity (W51): its row becomes a tombstone without personal data or fingerprint.
 
-    Refused as `NOT_FOUND` when there is no live one. After the reply the erased bytes are gone from
-    the database file, and from its log as soon as no reader holds an older snapshot.
+    Refused as `NOT_FOUND` when there is no live one, or none of that `entity_id` where one is given;
+    one under a legal hold stays as it is, and the outcome is `held` (W53). The erasure is entered in
+    the ledger, with `reason`. After the reply the erased bytes are gone from the database file, and
+    from its log as soon as no reader holds an older snapshot.
     """
+
+    external_id: str
+    entity_id: str | None = None
+    reason: str | None = None
+
+
+class AdoptErasures(Struct, frozen=True):
+    """Enter erasures of another database into the ledger; those that are in it stay as they are."""
+
+    erasures: Sequence[Erasure]
+
+
+class PlaceHold(Struct, frozen=True):
+    """Put a live entity under a legal hold (W53), or change the reason of the one it is under.
+
+    Refused as `NOT_FOUND` when there is no live one. Of this and an erasure at the same moment, one
+    comes first and the other sees what it did.
+    """
+
+    external_id: str
+    reason: str
+
+
+class LiftHold(Struct, frozen=True):
+    """Lift the legal hold of an entity. Refused as `NOT_FOUND` when it is under none."""
 
     external_id: str
 
@@ -188,7 +217,16 @@ class ChangeSettings(Struct, frozen=True):
     retention_policy: RetentionPolicy | UnsetType | None = UNSET
 
 
-Work = UpsertEntities | AppendEvents | SetStates | DeleteEntity | ChangeSettings
+Work = (
+    UpsertEntities
+    | AppendEvents
+    | SetStates
+    | DeleteEntity
+    | AdoptErasures
+    | PlaceHold
+    | LiftHold
+    | ChangeSettings
+)
 
 
 class Outcome(Struct):
@@ -205,6 +243,8 @@ class Outcome(Struct):
     entity_ids: Sequence[str] = ()
     created: Sequence[bool] = ()
     settings: OperatorSettings | None = None
+    held: bool = False
+    """`DeleteEntity` found the entity under a legal hold."""
 
 
 class Write(Struct, frozen=True):
@@ -399,6 +439,22 @@ class Store(Protocol):
     ) -> ScanPage[ListedState, StatePosition]:
         """States of every live entity, `scan.limit` at most, after a bounded walk."""
 
+    async def erasures(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[Erasure]:
+        """The operator's part of the ledger by `entity_id`, from the one after `after`."""
+
+    async def returned(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """`external_id` and `entity_id` of live entities that the ledger says were erased.
+
+        There are some only after a restore from an older backup. By `external_id` in code point order.
+        """
+
+    async def holds(self, operator_id: int) -> Sequence[LegalHold]:
+        """The operator's legal holds, by `external_id` in code point order."""
+
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """The job of that id, if it is this operator's."""
 
@@ -419,14 +475,26 @@ class Store(Protocol):
     async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
         """Replace the operator's own quotas."""
 
+    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
+        """Take the operator's keys no more; its data stays, and what is under way ends as usual.
+
+        Suspending once more replaces the reason, if there is a new one, and not the time.
+        """
+
+    async def resume_operator(self, operator_id: int) -> None:
+        """Take the operator's keys again; changes nothing for one that is not suspended."""
+
     async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
         """Add a key; `key_hash` is the SHA-256 of the whole key."""
 
     async def keys(self, operator_id: int) -> Sequence[ApiKey]:
         """The operator's keys, revoked ones included, oldest first."""
 
-    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
-        """The unrevoked key of that hash and whose it is."""
+    async def authenticate(self, key_hash: bytes, now_ms: int) -> tuple[ApiKey, Operator] | None:
+        """The key of that hash and whose it is; None unless it is taken at `now_ms`.
+
+        Not taken are a revoked key, an expired one, and one of a suspended operator.
+        """
 
     async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
         """Change a key's label; None when the operator has no such key."""
@@ -436,7 +504,8 @@ class Store(Protocol):
     ) -> ApiKey | None:
         """Revoke a key; None when the operator has no such key. Revoking twice changes nothing.
 
-        Raises `Conflict` when it is the last active one and `keep_last`.
+        Raises `Conflict` when `keep_last` and it is the last active one, or the last active one with
+        the scope `admin`; see `opdata.keys.refuse_to_lock_out`.
         """
 
     async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
@@ -452,6 +521,12 @@ class Store(Protocol):
 
     async def add_key_check(self, key_id: int, check: bytes) -> None:
         """Record a master key's check value; a second call for one id changes nothing."""
+
+    async def sweep_erased(self) -> None:
+        """Return once the earlier versions of what was erased are out of the tables, if they can be (W51).
+
+        For a process that ends after it has erased; one that goes on does so by itself.
+        """
 
     async def purge(self, now_ms: int) -> int:
         """Forget expired idempotency records, in bounded steps; return how many went."""

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from opdata.model import (
+    ALL_SCOPES,
+    SCOPES,
     ApiKey,
     Entity,
     Event,
@@ -18,7 +20,9 @@ from opdata.model import (
     OperatorSettings,
     Quota,
     RetentionPolicy,
+    Scope,
     State,
+    Suspension,
 )
 
 Row = tuple[Any, ...]
@@ -26,19 +30,36 @@ Row = tuple[Any, ...]
 
 def operator_of(row: Row) -> Operator:
     """A row of the query `operators`."""
-    operator_id, name, key_salt, template_id, days, policy, limits, created_at_ms = row
+    operator_id, name, key_salt, template_id, days, policy, limits, created_at_ms, *rest = row
+    suspended_at_ms, reason = rest
     settings = OperatorSettings(
         template_id,
         days,
         None if policy is None else msgspec.json.decode(policy, type=RetentionPolicy),
     )
     quotas = msgspec.json.decode(limits, type=dict[str, Quota])
-    return Operator(operator_id, name, key_salt, settings, quotas, created_at_ms)
+    suspension = None if suspended_at_ms is None else Suspension(suspended_at_ms, reason)
+    return Operator(operator_id, name, key_salt, settings, quotas, created_at_ms, suspension)
 
 
 def key_of(row: Row) -> ApiKey:
     """A row of the queries `keys` and `authenticate`."""
-    return ApiKey(*row)
+    *before, scopes, expires_at_ms = row
+    held = ALL_SCOPES if scopes is None else frozenset(scopes.split(" "))
+    return ApiKey(*(*before, held, expires_at_ms))
+
+
+def _scopes_text(scopes: frozenset[Scope]) -> str | None:
+    """The column `scopes`: null for a key that is not limited."""
+    return None if scopes == ALL_SCOPES else " ".join(one for one in SCOPES if one in scopes)
+
+
+def key_row(key: ApiKey, key_hash: bytes) -> Row:
+    """The values of the statement `create_key`."""
+    return (
+        *(key.operator_id, key.key_id, key.label, key_hash, key.masked_key, key.created_at_ms),
+        *(_scopes_text(key.scopes), key.expires_at_ms),
+    )
 
 
 def entity_of(row: Row) -> Entity:

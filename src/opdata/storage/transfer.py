@@ -47,6 +47,7 @@ TABLES: Final = (
         (
             *("operator_id", "name", "key_salt", "template_id", "data_retention_days"),
             *("retention_policy", "limits", "created_at_ms"),
+            *("suspended_at_ms", "suspension_reason"),
         ),
     ),
     Table(
@@ -87,11 +88,13 @@ TABLES: Final = (
         ),
         bulky=("body",),
     ),
+    Table("erasure_ledger", ("operator_id", "entity_id", "erased_at_ms", "reason")),
+    Table("legal_holds", ("operator_id", "external_id", "reason", "placed_at_ms")),
     Table(
         "api_keys",
         (
             *("operator_id", "key_id", "label", "key_hash", "masked_key", "created_at_ms"),
-            *("last_used_at_ms", "revoked_at_ms"),
+            *("last_used_at_ms", "revoked_at_ms", "scopes", "expires_at_ms"),
         ),
     ),
 )

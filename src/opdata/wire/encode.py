@@ -13,6 +13,7 @@ from opdata.clock import format_ms
 from opdata.ids import format_event_id
 from opdata.model import (
     MASK,
+    SCOPES,
     ApiKey,
     BatchResult,
     Entity,
@@ -21,6 +22,7 @@ from opdata.model import (
     ListedEvent,
     ListedState,
     OperatorSettings,
+    Scope,
     State,
 )
 from opdata.wire.schema import (
@@ -30,6 +32,7 @@ from opdata.wire.schema import (
     ErrorEnvelope,
     EventOut,
     ItemErrorOut,
+    KeyCreated,
     KeyOut,
     ListedEventOut,
     ListedStateOut,
@@ -206,7 +209,25 @@ def key(found: ApiKey) -> KeyOut:
         createdAt=format_ms(found.created_at_ms),
         lastUsedAt=_maybe(found.last_used_at_ms),
         revokedAt=_maybe(found.revoked_at_ms),
+        scopes=_scopes(found),
+        expiresAt=_maybe(found.expires_at_ms),
     )
+
+
+def created_key(made: ApiKey, secret: str) -> KeyCreated:
+    """A new key with its secret."""
+    return KeyCreated(
+        id=made.key_id,
+        key=secret,
+        label=made.label,
+        createdAt=format_ms(made.created_at_ms),
+        scopes=_scopes(made),
+        expiresAt=_maybe(made.expires_at_ms),
+    )
+
+
+def _scopes(found: ApiKey) -> list[Scope]:
+    return [scope for scope in SCOPES if scope in found.scopes]
 
 
 def _maybe(at_ms: int | None) -> str | None:

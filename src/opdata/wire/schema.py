@@ -18,6 +18,7 @@ from opdata.model import (
     JobStatus,
     JobType,
     RetentionPolicy,
+    Scope,
 )
 
 ExternalId = Annotated[
@@ -82,9 +83,13 @@ class SettingsChange(Struct, forbid_unknown_fields=True):
 
 
 class KeyDraft(Struct):
-    """A new key's label."""
+    """A new key: its label, and its limits if it is to have any."""
 
     label: Annotated[str, Meta(min_length=1, max_length=100)]
+    scopes: Annotated[list[Scope], Meta(min_length=1)] | None = None
+    """What it may do; absent or null: what the key may do that makes it (W11)."""
+    expiresAt: str | None = None
+    """When it ends; absent or null: never (W12)."""
 
 
 class KeyChange(Struct):
@@ -380,6 +385,8 @@ class KeyCreated(Struct):
     key: str
     label: str
     createdAt: Timestamp
+    scopes: list[Scope]
+    expiresAt: Timestamp | None
 
 
 class KeyOut(Struct):
@@ -391,6 +398,8 @@ class KeyOut(Struct):
     createdAt: Timestamp
     lastUsedAt: Timestamp | None
     revokedAt: Timestamp | None
+    scopes: list[Scope]
+    expiresAt: Timestamp | None
 
 
 class EventDraft(Struct):

@@ -19,7 +19,15 @@ from opdata.api.endpoint import BASE_PATH, Endpoint
 from opdata.api.errors import STATUS
 from opdata.api.openapi import document
 from opdata.api.table import ENDPOINTS
-from opdata.errors import InternalError, RateLimited, Unauthorized, Unavailable, WireError
+from opdata.errors import (
+    Forbidden,
+    InternalError,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+    WireError,
+)
+from opdata.model import SCOPES
 from opdata.wire import encode
 from tests.support.api import Api
 
@@ -111,10 +119,17 @@ def test_an_endpoint_documents_its_answers_and_errors_and_no_others(
 ) -> None:
     answers = operation_of(openapi, endpoint)["responses"]
     codes: dict[str, set[str]] = {}
-    for error in (*endpoint.errors, *EVERYWHERE):
+    forbidden = () if len(endpoint.scopes) == len(SCOPES) else (Forbidden,)
+    for error in (*endpoint.errors, *EVERYWHERE, *forbidden):
         codes.setdefault(str(STATUS[error.code]), set()).add(error.code)
     assert {status: codes_of(openapi, answers[status]) for status in codes} == codes
     assert answers.keys() - codes.keys() == {str(status) for status in endpoint.answers}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_an_endpoint_says_which_scopes_open_it(openapi: Json, endpoint: Endpoint) -> None:
+    named = " or ".join(f"`{scope}`" for scope in endpoint.scopes)
+    assert f"a key with the scope {named}. " in operation_of(openapi, endpoint)["description"]
 
 
 def test_every_error_code_is_known_and_explained(openapi: Json) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from opdata import __version__
+from opdata.cli.exits import Exit
 from tests.unit.cli.conftest import Run, connected, rows_of
 
 OPDATA = str(Path(sys.executable).with_name("opdata"))
@@ -148,3 +149,15 @@ def test_a_command_loads_only_what_it_needs(
         check=True,
     )
     assert set(done.stderr.splitlines()[-1].split()) <= allowed
+
+
+def test_a_fault_of_ours_is_told_from_a_refusal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("opdata.cli.completion.say", broken)
+
+    ran = run("completion", "bash")
+
+    assert (ran.code, ran.out) == (Exit.FAULT, "")
+    assert "ZeroDivisionError" in ran.err

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
+from opdata.clock import parse_ms
 from opdata.keys import is_key
 from tests.unit.cli.conftest import Run, rows_of
 
@@ -51,6 +54,8 @@ def test_listing_never_shows_a_key(run: Run, database: Path) -> None:
         "createdAt",
         "lastUsedAt",
         "revokedAt",
+        "scopes",
+        "expiresAt",
     }
 
 
@@ -100,3 +105,87 @@ def test_a_key_of_an_unknown_operator_is_not_made(run: Run, database: Path) -> N
 
     assert (ran.code, ran.out) == (2, "")
     assert rows_of(database, "SELECT count(*) FROM api_keys") == [(0,)]
+
+
+def test_a_key_is_limited_to_scopes_and_a_time(run: Run, database: Path) -> None:
+    limits = ("--scope", "ingest", "--scope", "read", "--expires-in", "90d")
+    ran = run("keys", "create", "--operator", "default", *limits)
+
+    assert "for read, ingest, until 2" in ran.err
+    [(scopes, lives_ms)] = rows_of(
+        database, "SELECT scopes, expires_at_ms - created_at_ms FROM api_keys"
+    )
+    assert (scopes, lives_ms) == ("read ingest", 90 * 86_400_000)
+    [listed] = run("keys", "list", "--operator", "default", "--json").json
+    assert listed["scopes"] == ["read", "ingest"]
+    assert parse_ms(listed["expiresAt"]) == parse_ms(listed["createdAt"]) + lives_ms
+    table = run("keys", "list", "--operator", "default").out.splitlines()
+    headings = ["ID", "LABEL", "KEY", "SCOPES", "CREATED", "LAST", "USED", "EXPIRES", "REVOKED"]
+    assert table[0].split() == headings
+    assert "read, ingest" in table[1]
+    assert f"{listed['expiresAt'][:-5]}Z" in table[1]
+
+
+def test_a_key_of_which_nothing_is_said_may_do_everything_for_ever(
+    run: Run, database: Path
+) -> None:
+    assert "for everything." in run("keys", "create", "--operator", "default").err
+
+    assert rows_of(database, "SELECT scopes, expires_at_ms FROM api_keys") == [(None, None)]
+    [listed] = run("keys", "list", "--operator", "default", "--json").json
+    assert (listed["scopes"], listed["expiresAt"]) == (["read", "ingest", "admin"], None)
+
+
+@pytest.mark.parametrize(("text", "lives_ms"), [("12h", 43_200_000), ("30m", 1_800_000)])
+def test_a_time_to_live_has_a_unit(run: Run, database: Path, text: str, lives_ms: int) -> None:
+    assert run("keys", "create", "--operator", "default", "--expires-in", text).code == 0
+    lives = rows_of(database, "SELECT expires_at_ms - created_at_ms FROM api_keys")
+    assert lives == [(lives_ms,)]
+
+
+def test_a_key_ends_at_the_moment_that_is_said(run: Run, database: Path) -> None:
+    moment = "2099-12-31T00:00:00+02:00"
+    assert run("keys", "create", "--operator", "default", "--expires-at", moment).code == 0
+    assert rows_of(database, "SELECT expires_at_ms FROM api_keys") == [(parse_ms(moment),)]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ("--scope", "write"),
+        ("--scope", ""),
+        ("--expires-in", "90"),
+        ("--expires-in", "0d"),
+        ("--expires-in", "-1d"),
+        ("--expires-in", "90 days"),
+        ("--expires-in", "1000000d"),
+        ("--expires-at", "2099-12-31"),
+        ("--expires-at", "2020-01-01T00:00:00Z"),
+        ("--expires-in", "1d", "--expires-at", "2099-12-31T00:00:00Z"),
+    ],
+)
+def test_a_limit_that_is_none_makes_no_key(
+    run: Run, database: Path, limits: tuple[str, ...]
+) -> None:
+    ran = run("keys", "create", "--operator", "default", *limits)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert rows_of(database, "SELECT count(*) FROM api_keys") == [(0,)]
+
+
+def test_the_last_key_with_admin_is_revoked_only_by_force(run: Run, database: Path) -> None:
+    made = {
+        scope: run("keys", "create", "--operator", "default", "--scope", scope, "--json").json["id"]
+        for scope in ("admin", "ingest")
+    }
+
+    refused = run("keys", "revoke", made["admin"], "--operator", "default")
+    assert refused.code == 1
+    assert "the scope admin" in refused.err
+    assert "--force" in refused.err
+    assert rows_of(database, "SELECT count(revoked_at_ms) FROM api_keys") == [(0,)]
+
+    assert run("keys", "revoke", made["ingest"], "--operator", "default").code == 0
+    forced = run("keys", "revoke", made["admin"], "--operator", "default", "--force", "--json")
+    assert forced.json["scopes"] == ["admin"]
+    assert rows_of(database, "SELECT count(revoked_at_ms) FROM api_keys") == [(2,)]

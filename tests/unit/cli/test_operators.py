@@ -55,12 +55,15 @@ def test_operators_are_listed_as_a_table_and_as_json(run: Run, database: Path) -
     run("operators", "limits", "acme", "--set", "read=5/1s")
 
     table = run("operators", "list").out.splitlines()
-    assert table[0].split() == ["NAME", "TEMPLATE", "RETENTION", "LIMITS", "CREATED"]
+    assert table[0].split() == ["NAME", "STATUS", "TEMPLATE", "RETENTION", "LIMITS", "CREATED"]
     assert [line.split()[0] for line in table[1:]] == ["default", "acme"]
     listed = run("operators", "list", "--json").json
     assert [each["name"] for each in listed] == ["default", "acme"]
     assert listed[1]["limits"] == {"read": "5/1s"}
-    assert set(listed[0]) == {"name", "templateId", "dataRetentionDays", "limits", "createdAt"}
+    assert set(listed[0]) == {
+        *("name", "templateId", "dataRetentionDays", "limits", "createdAt"),
+        *("suspendedAt", "suspensionReason"),
+    }
 
 
 def test_setting_a_limit_keeps_the_others_and_clear_drops_them(run: Run, database: Path) -> None:
@@ -120,3 +123,42 @@ def test_many_operators_are_not_all_named_in_a_hint(run: Run, database: Path) ->
 
     ran = run("operators", "limits", "nobody")
     assert ran.err.endswith("opdata operators list shows the 12 there are\n")
+
+
+def test_a_suspended_operator_is_shown_as_one_until_it_is_resumed(run: Run, database: Path) -> None:
+    run("operators", "create", "acme")
+    suspended = "SELECT name, suspended_at_ms IS NOT NULL, suspension_reason FROM operators"
+
+    ran = run("operators", "suspend", "acme", "--reason", "licence ended")
+    assert ran.code == 0
+    assert ran.out.startswith("Operator acme is suspended since 2")
+    assert "opdata operators resume acme" in ran.err
+    assert rows_of(database, suspended) == [("default", 0, None), ("acme", 1, "licence ended")]
+    statuses = [line.split()[:2] for line in run("operators", "list").out.splitlines()[1:]]
+    assert statuses == [["default", "active"], ["acme", "suspended"]]
+
+    again = run("operators", "suspend", "acme", "--json").json
+    listed = run("operators", "list", "--json").json
+    assert listed[1] == again
+    assert again["suspensionReason"] == "licence ended"
+    assert listed[0]["suspendedAt"] is listed[0]["suspensionReason"] is None
+
+    assert run("operators", "resume", "acme").out == "Operator acme is active.\n"
+    assert rows_of(database, suspended) == [("default", 0, None), ("acme", 0, None)]
+    assert run("operators", "resume", "acme", "--json").json["suspendedAt"] is None
+
+
+@pytest.mark.parametrize("command", ["suspend", "resume"])
+def test_an_unknown_operator_is_neither_suspended_nor_resumed(
+    run: Run, database: Path, command: str
+) -> None:
+    ran = run("operators", command, "acme")
+    assert (ran.code, ran.out) == (2, "")
+
+
+@pytest.mark.parametrize("reason", ["", "a\x1b[2J", "x" * 256])
+def test_a_reason_that_would_garble_a_terminal_suspends_nobody(
+    run: Run, database: Path, reason: str
+) -> None:
+    assert run("operators", "suspend", "default", "--reason", reason).code == 2
+    assert rows_of(database, "SELECT suspended_at_ms FROM operators") == [(None,)]

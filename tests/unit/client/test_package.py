@@ -128,6 +128,7 @@ def test_loading_needs_nothing_of_the_servers(tmp_path: Path) -> None:
     code = f"""{BLOCKING}
 import os
 os.environ["OPDATA_API_KEY"] = "k"
+os.environ["XDG_STATE_HOME"] = os.getcwd()
 from opdata.__main__ import main
 sys.exit(main(sys.argv[2:]))
 """

@@ -13,7 +13,7 @@ from opdata.storage.postgres.connection import Connection
 COLUMN: Final = "operator_id"
 DISTRIBUTED: Final = (
     *("operators", "entities", "events", "event_keys", "states", "jobs"),
-    *("idempotency_records", "rate_buckets", "write_marks"),
+    *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
 )
 """Split by operator; all of an operator's rows are on one node. The first decides where."""
 ON_EVERY_NODE: Final = ("api_keys",)

@@ -135,19 +135,53 @@ ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET
     unconditional = excluded.unconditional, updated_at_ms = excluded.updated_at_ms
 WHERE excluded.unconditional OR excluded.observed_at_ms >= states.observed_at_ms
 
+-- name: lock_live_entity
+-- Locked until the transaction ends: an erasure and a hold of the same entity come one after the other.
+SELECT entity_id FROM opdata.entities
+WHERE operator_id = $1 AND external_id = $2 AND tombstone_no = 0
+FOR NO KEY UPDATE
+
+-- name: is_held
+SELECT 1 FROM opdata.legal_holds WHERE operator_id = $1 AND external_id = $2
+
+-- name: place_hold
+-- One that is there keeps its time.
+INSERT INTO opdata.legal_holds (operator_id, external_id, reason, placed_at_ms)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (operator_id, external_id) DO UPDATE SET reason = excluded.reason
+
+-- name: lift_hold
+DELETE FROM opdata.legal_holds WHERE operator_id = $1 AND external_id = $2
+RETURNING external_id
+
 -- name: bury_entity
 -- The record becomes a tombstone; the person's part of it goes (W51).
 UPDATE opdata.entities SET
     tombstone_no = entity_no, deleted_at_ms = $3, sealed = NULL, fingerprint = NULL
 WHERE operator_id = $1 AND external_id = $2 AND tombstone_no = 0
-RETURNING 1
 
 -- name: count_erasure
 UPDATE opdata.operators SET erasures = erasures + 1 WHERE operator_id = $1
 
+-- name: add_to_ledger
+-- An erasure that is in it stays as it is. A reason that is empty is none.
+INSERT INTO opdata.erasure_ledger (operator_id, entity_id, erased_at_ms, reason)
+SELECT o.operator_id, r.entity_id, r.erased_at_ms, nullif(r.reason, '')
+FROM opdata.operators AS o
+CROSS JOIN unnest(
+    string_to_array($2, E'\x1f'), string_to_array($3, E'\x1f')::bigint[],
+    string_to_array($4, E'\x1f')
+) AS r (entity_id, erased_at_ms, reason)
+WHERE o.operator_id = $1
+ON CONFLICT (operator_id, entity_id) DO NOTHING
+
 -- name: vacuum_entities
 -- Takes the old versions of erased rows out of the table. Not in a transaction.
 VACUUM (SKIP_LOCKED, TRUNCATE off) opdata.entities
+
+-- name: sweep_entities
+-- The same for whoever waits for it: after another vacuum that is under way.
+VACUUM (TRUNCATE off) opdata.entities
 
 -- name: change_settings
 -- A flag before each member says whether it changes.
@@ -157,7 +191,7 @@ UPDATE opdata.operators SET
     retention_policy = CASE WHEN $6 THEN $7::json ELSE retention_policy END
 WHERE operator_id = $1
 RETURNING operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
-    created_at_ms
+    created_at_ms, suspended_at_ms, suspension_reason
 
 -- name: entity
 SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated_at_ms
@@ -249,6 +283,23 @@ CROSS JOIN LATERAL (
 WHERE e.operator_id = $1 AND e.external_id >= $2 AND e.external_id <= $4 AND e.tombstone_no = 0
 ORDER BY e.external_id, s.state_key LIMIT $6
 
+-- name: ledger
+SELECT entity_id, erased_at_ms, reason FROM opdata.erasure_ledger
+WHERE operator_id = $1 AND entity_id > $2
+ORDER BY entity_id LIMIT $3
+
+-- name: returned
+-- A page in the order of the primary key, each row looked up in the ledger.
+SELECT e.external_id, e.entity_id
+FROM opdata.entities AS e
+JOIN opdata.erasure_ledger AS l ON l.operator_id = e.operator_id AND l.entity_id = e.entity_id
+WHERE e.operator_id = $1 AND e.external_id > $2 AND e.tombstone_no = 0
+ORDER BY e.external_id LIMIT $3
+
+-- name: holds
+SELECT external_id, reason, placed_at_ms FROM opdata.legal_holds
+WHERE operator_id = $1 ORDER BY external_id
+
 -- name: job
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
 FROM opdata.jobs WHERE operator_id = $1 AND job_id = $2
@@ -283,52 +334,66 @@ SELECT coalesce(max(operator_id), 0) FROM opdata.operators
 INSERT INTO opdata.operators (operator_id, name, key_salt, created_at_ms)
 VALUES ($1, $2, $3, $4)
 RETURNING operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
-    created_at_ms
+    created_at_ms, suspended_at_ms, suspension_reason
 
 -- name: operators
 SELECT operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
-    created_at_ms
+    created_at_ms, suspended_at_ms, suspension_reason
 FROM opdata.operators ORDER BY operator_id
 
 -- name: operator
 SELECT operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
-    created_at_ms
+    created_at_ms, suspended_at_ms, suspension_reason
 FROM opdata.operators WHERE operator_id = $1
 
 -- name: set_limits
 UPDATE opdata.operators SET limits = $2 WHERE operator_id = $1
 
+-- name: suspend_operator
+-- One that is suspended already stays so since then, under the new reason if there is one.
+UPDATE opdata.operators SET
+    suspended_at_ms = coalesce(suspended_at_ms, $2),
+    suspension_reason = coalesce($3, suspension_reason)
+WHERE operator_id = $1
+
+-- name: resume_operator
+UPDATE opdata.operators SET suspended_at_ms = NULL, suspension_reason = NULL WHERE operator_id = $1
+
 -- name: create_key
 INSERT INTO opdata.api_keys (
-    operator_id, key_id, label, key_hash, masked_key, created_at_ms
-) VALUES ($1, $2, $3, $4, $5, $6)
+    operator_id, key_id, label, key_hash, masked_key, created_at_ms, scopes, expires_at_ms
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: keys
-SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
 FROM opdata.api_keys WHERE operator_id = $1
 ORDER BY created_at_ms, key_id
 
 -- name: authenticate
 -- Keys are on every node, and a hash tells which operator's: the one look-up that begins without it.
-SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
-FROM opdata.api_keys WHERE key_hash = $1 AND revoked_at_ms IS NULL
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
+FROM opdata.api_keys
+WHERE key_hash = $1 AND revoked_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > $2)
 
 -- name: relabel_key
 UPDATE opdata.api_keys SET label = $3 WHERE operator_id = $1 AND key_id = $2
-RETURNING key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
+RETURNING key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
 
 -- name: lock_keys
--- All of an operator's keys, locked in order: whoever revokes one knows how many others are active.
-SELECT key_id, revoked_at_ms FROM opdata.api_keys WHERE operator_id = $1
+-- All of an operator's keys, locked in order: whoever revokes one knows which others are active.
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
+FROM opdata.api_keys WHERE operator_id = $1
 ORDER BY key_id FOR UPDATE
-
--- name: key
-SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
-FROM opdata.api_keys WHERE operator_id = $1 AND key_id = $2
 
 -- name: revoke_key
 UPDATE opdata.api_keys SET revoked_at_ms = $3
 WHERE operator_id = $1 AND key_id = $2 AND revoked_at_ms IS NULL
+RETURNING key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
 
 -- name: touch_keys
 -- Keys of any operators: they are on every node.

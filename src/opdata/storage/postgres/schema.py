@@ -16,7 +16,7 @@ from opdata.storage.postgres.distribution import find_distribution
 
 TABLES: Final = (
     *("operators", "api_keys", "entities", "events", "event_keys", "states", "jobs"),
-    *("idempotency_records", "rate_buckets", "write_marks"),
+    *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
 )
 """Those with an `operator_id`."""
 

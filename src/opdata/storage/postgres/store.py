@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -14,11 +14,14 @@ import structlog
 from msgspec.structs import replace
 
 from opdata.errors import Conflict, OpdataError
+from opdata.keys import refuse_to_lock_out
 from opdata.model import (
     ApiKey,
     Entity,
+    Erasure,
     Event,
     Job,
+    LegalHold,
     ListedEvent,
     ListedState,
     Operator,
@@ -49,7 +52,7 @@ from opdata.storage.postgres.connection import (
     connected,
     joined,
 )
-from opdata.storage.postgres.database import Database, Transaction, findable
+from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
 from opdata.storage.postgres.writes import perform
@@ -59,6 +62,7 @@ from opdata.storage.records import (
     event_of,
     job_of,
     key_of,
+    key_row,
     listed_event_of,
     listed_state_of,
     operator_of,
@@ -200,6 +204,25 @@ class PostgresStore:
             rows = await connection.fetch(SQL["all_states"], *values)
         return state_page([listed_state_of(tuple(row)) for row in rows], scan.limit, walked_to)
 
+    async def erasures(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[Erasure]:
+        """See `Store.erasures`."""
+        rows = await self._database.rows("ledger", operator_id, after or "", limit)
+        return [Erasure(*row) for row in rows]
+
+    async def returned(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """See `Store.returned`."""
+        async with self._unhurried() as connection:
+            rows = await connection.fetch(SQL["returned"], operator_id, after or "", limit)
+        return [(name, entity_id) for name, entity_id in rows]
+
+    async def holds(self, operator_id: int) -> Sequence[LegalHold]:
+        """See `Store.holds`."""
+        return [LegalHold(*row) for row in await self._database.rows("holds", operator_id)]
+
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """See `Store.job`."""
         row = await self._database.row("job", operator_id, job_id)
@@ -245,26 +268,32 @@ class PostgresStore:
         """See `Store.set_limits`."""
         await self._database.run("set_limits", operator_id, msgspec.json.encode(limits).decode())
 
+    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
+        """See `Store.suspend_operator`."""
+        await self._database.run("suspend_operator", operator_id, now_ms, reason)
+
+    async def resume_operator(self, operator_id: int) -> None:
+        """See `Store.resume_operator`."""
+        await self._database.run("resume_operator", operator_id)
+
     async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
         """See `Store.create_key`."""
-        await self._database.run(
-            "create_key",
-            *(key.operator_id, key.key_id, key.label, key_hash, key.masked_key, key.created_at_ms),
-        )
+        await self._database.run("create_key", *key_row(key, key_hash))
 
     async def keys(self, operator_id: int) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [key_of(tuple(row)) for row in await self._database.rows("keys", operator_id)]
 
-    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
+    async def authenticate(self, key_hash: bytes, now_ms: int) -> tuple[ApiKey, Operator] | None:
         """See `Store.authenticate`."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(SQL["authenticate"], key_hash)
+            row = await connection.fetchrow(SQL["authenticate"], key_hash, now_ms)
             if row is None:
                 return None
             key = key_of(tuple(row))
             owner = await connection.fetchrow(SQL["operator"], key.operator_id)
-        return (key, operator_of(tuple(owner))) if owner else None
+        operator = operator_of(tuple(owner)) if owner else None
+        return (key, operator) if operator and operator.suspension is None else None
 
     async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
         """See `Store.relabel_key`."""
@@ -279,13 +308,13 @@ class PostgresStore:
         async def work(transaction: Transaction) -> ApiKey | None:
             connection = transaction.connection
             locked = await connection.fetch(SQL["lock_keys"], operator_id)
-            active = {name for name, revoked_at_ms in locked if revoked_at_ms is None}
-            if key_id in active:
-                if keep_last and active == {key_id}:
-                    message = "This is the operator's last active key; create another one first"
-                    raise Conflict(message)
-                await connection.execute(SQL["revoke_key"], operator_id, key_id, now_ms)
-            row = await connection.fetchrow(SQL["key"], operator_id, findable(key_id))
+            keys = {key.key_id: key for key in (key_of(tuple(row)) for row in locked)}
+            found = keys.get(key_id)
+            if found is None or found.revoked_at_ms is not None:
+                return found
+            if keep_last:
+                refuse_to_lock_out(list(keys.values()), found, now_ms)
+            row = await connection.fetchrow(SQL["revoke_key"], operator_id, key_id, now_ms)
             return key_of(tuple(row)) if row else None
 
         return await self._database.transaction(work, operator_id=operator_id)
@@ -322,6 +351,13 @@ class PostgresStore:
     async def add_key_check(self, key_id: int, check: bytes) -> None:
         """See `Store.add_key_check`."""
         await self._database.run("add_key_check", key_id, check)
+
+    async def sweep_erased(self) -> None:
+        """See `Store.sweep_erased`."""
+        async with self._unhurried() as connection:
+            # A lock that is held for longer than the lock wait: the next vacuum does it.
+            with suppress(asyncpg.PostgresError):
+                await connection.execute(SQL["sweep_entities"])
 
     async def purge(self, now_ms: int) -> int:
         """See `Store.purge`."""

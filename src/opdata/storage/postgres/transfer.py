@@ -49,6 +49,8 @@ _KEYS: Final = {
     "states": ("entity_no", "state_key"),
     "jobs": ("job_id",),
     "idempotency_records": ("idempotency_key", "method", "path"),
+    "erasure_ledger": ("entity_id",),
+    "legal_holds": ("external_id",),
     "api_keys": ("key_id",),
 }
 _OF_NO_OPERATOR: Final = ("master_keys", "operators")
@@ -56,8 +58,8 @@ _BYTES: Final = ("sealed", "body")
 
 # As writes take them, claim first and job last: nobody ends up waiting for the other crosswise.
 _LOCKED: Final = (
-    *("idempotency_records", "entities", "operators", "event_keys", "events", "states", "jobs"),
-    *("api_keys", "master_keys"),
+    *("idempotency_records", "entities", "legal_holds", "operators", "erasure_ledger"),
+    *("event_keys", "events", "states", "jobs", "api_keys", "master_keys"),
 )
 
 # A row belongs to a page when the rows before it have left room.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -16,14 +17,18 @@ import msgspec
 from msgspec import UNSET
 
 from opdata.errors import IdempotencyInFlight, IdempotencyKeyReused
+from opdata.model import Erasure
 from opdata.storage.base import (
+    AdoptErasures,
     AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
     EntityRow,
     EventColumns,
+    LiftHold,
     Outcome,
+    PlaceHold,
     Reply,
     SetStates,
     UpsertEntities,
@@ -104,6 +109,12 @@ async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) 
             return await _set_states(transaction, numbers, write, work)
         case DeleteEntity() as work:
             return await _delete_entity(transaction, write, work)
+        case AdoptErasures() as work:
+            return await _adopt_erasures(transaction, write, work)
+        case PlaceHold() as work:
+            return await _place_hold(transaction, write, work)
+        case LiftHold() as work:
+            return await _lift_hold(transaction, write, work)
         case ChangeSettings() as work:
             return await _change_settings(transaction, write, work)
 
@@ -323,13 +334,46 @@ async def _set_states(
 
 
 async def _delete_entity(transaction: Transaction, write: Write, work: DeleteEntity) -> Outcome:
-    buried = await transaction.connection.fetchval(
-        SQL["bury_entity"], write.operator_id, findable(work.external_id), write.now_ms
-    )
-    if buried is None:
+    connection = transaction.connection
+    name = (write.operator_id, findable(work.external_id))
+    entity_id = await connection.fetchval(SQL["lock_live_entity"], *name)
+    if entity_id is None or work.entity_id not in {None, entity_id}:
         return Outcome(refused={0: "NOT_FOUND"})
-    await transaction.connection.execute(SQL["count_erasure"], write.operator_id)
+    if await connection.fetchval(SQL["is_held"], *name):
+        return Outcome(held=True)
+    await connection.execute(SQL["bury_entity"], *name, write.now_ms)
+    await connection.execute(SQL["count_erasure"], write.operator_id)
+    erasure = Erasure(entity_id, write.now_ms, work.reason)
+    return await _adopt_erasures(transaction, write, AdoptErasures([erasure]))
+
+
+async def _adopt_erasures(transaction: Transaction, write: Write, work: AdoptErasures) -> Outcome:
+    # In order, so that none waits for another crosswise.
+    erasures = sorted(work.erasures, key=attrgetter("entity_id"))
+    if erasures:
+        await transaction.connection.execute(
+            SQL["add_to_ledger"],
+            write.operator_id,
+            joined([erasure.entity_id for erasure in erasures]),
+            joined([str(erasure.erased_at_ms) for erasure in erasures]),
+            joined([erasure.reason or "" for erasure in erasures]),
+        )
     return Outcome()
+
+
+async def _place_hold(transaction: Transaction, write: Write, work: PlaceHold) -> Outcome:
+    name = (write.operator_id, findable(work.external_id))
+    if await transaction.connection.fetchval(SQL["lock_live_entity"], *name) is None:
+        return Outcome(refused={0: "NOT_FOUND"})
+    await transaction.connection.execute(SQL["place_hold"], *name, work.reason, write.now_ms)
+    return Outcome()
+
+
+async def _lift_hold(transaction: Transaction, write: Write, work: LiftHold) -> Outcome:
+    lifted = await transaction.connection.fetchval(
+        SQL["lift_hold"], write.operator_id, findable(work.external_id)
+    )
+    return Outcome(refused={0: "NOT_FOUND"}) if lifted is None else Outcome()
 
 
 async def _change_settings(transaction: Transaction, write: Write, work: ChangeSettings) -> Outcome:

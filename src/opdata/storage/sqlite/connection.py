@@ -50,6 +50,15 @@ def path_of(url: str) -> Path:
     return Path(path)
 
 
+def file_of(path: Path) -> tuple[int, int] | None:
+    """What tells the file from another one under its name; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def create_file(path: Path) -> None:
     """Make sure the file exists, readable by its owner alone; its log and index get its mode."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,9 +68,15 @@ def create_file(path: Path) -> None:
 def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> apsw.Connection:
     """Open a connection to an existing or new database file, with every pragma in place."""
     flags = apsw.SQLITE_OPEN_READWRITE | (0 if read_only else apsw.SQLITE_OPEN_CREATE)
-    connection = apsw.Connection(str(path), flags=flags, statementcachesize=_CACHED_STATEMENTS)
-    wait_when_busy(connection, busy_timeout_s)
-    use_log(connection, busy_timeout_s)
+    while True:
+        file = file_of(path)
+        connection = apsw.Connection(str(path), flags=flags, statementcachesize=_CACHED_STATEMENTS)
+        wait_when_busy(connection, busy_timeout_s)
+        use_log(connection, busy_timeout_s)
+        # While its lock was being waited for, a restore may have put another file in its place.
+        if file in {None, file_of(path)}:
+            break
+        connection.close()
     # The write-ahead log is flushed before a commit returns: acknowledged means on disk (W25).
     connection.pragma("synchronous", "FULL")
     # Freed bytes are overwritten with zeros: an erased person leaves nothing in free space (W51).

@@ -68,6 +68,25 @@ WHERE excluded.observed_at_ms >= states.observed_at_ms
 UPDATE entities SET deleted_at_ms = ?1, sealed = NULL, fingerprint = NULL
 WHERE operator_id = ?2 AND external_id = ?3 AND deleted_at_ms IS NULL
 
+-- name: live_entity_id
+SELECT entity_id FROM entities
+WHERE operator_id = ?1 AND external_id = ?2 AND deleted_at_ms IS NULL
+
+-- name: add_to_ledger
+INSERT INTO erasure_ledger (operator_id, entity_id, erased_at_ms, reason) VALUES (?, ?, ?, ?)
+ON CONFLICT (operator_id, entity_id) DO NOTHING
+
+-- name: is_held
+SELECT 1 FROM legal_holds WHERE operator_id = ?1 AND external_id = ?2
+
+-- name: place_hold
+-- One that is there keeps its time.
+INSERT INTO legal_holds (operator_id, external_id, reason, placed_at_ms) VALUES (?, ?, ?, ?)
+ON CONFLICT (operator_id, external_id) DO UPDATE SET reason = excluded.reason
+
+-- name: lift_hold
+DELETE FROM legal_holds WHERE operator_id = ?1 AND external_id = ?2
+
 -- name: change_template
 UPDATE operators SET template_id = ?2 WHERE operator_id = ?1
 
@@ -166,6 +185,23 @@ WHERE e.operator_id = ?1 AND e.external_id >= ?2 AND e.external_id <= ?4 AND e.d
     AND (e.external_id > ?2 OR s.state_key > ?3) AND (?5 IS NULL OR s.state_key = ?5)
 ORDER BY e.external_id, s.state_key LIMIT ?6
 
+-- name: ledger
+SELECT entity_id, erased_at_ms, reason FROM erasure_ledger
+WHERE operator_id = ?1 AND entity_id > ?2
+ORDER BY entity_id LIMIT ?3
+
+-- name: returned
+-- A page in the order of the index live_entities, each row looked up in the ledger.
+SELECT e.external_id, e.entity_id
+FROM entities AS e INDEXED BY live_entities
+CROSS JOIN erasure_ledger AS l ON l.operator_id = e.operator_id AND l.entity_id = e.entity_id
+WHERE e.operator_id = ?1 AND e.external_id > ?2 AND e.deleted_at_ms IS NULL
+ORDER BY e.external_id LIMIT ?3
+
+-- name: holds
+SELECT external_id, reason, placed_at_ms FROM legal_holds
+WHERE operator_id = ?1 ORDER BY external_id
+
 -- name: job
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
 FROM jobs WHERE operator_id = ?1 AND job_id = ?2
@@ -183,32 +219,41 @@ ON CONFLICT (name) DO NOTHING RETURNING operator_id
 
 -- name: operators
 SELECT operator_id, name, key_salt, template_id, data_retention_days, retention_policy, limits,
-    created_at_ms
+    created_at_ms, suspended_at_ms, suspension_reason
 FROM operators WHERE ?1 IS NULL OR operator_id = ?1 ORDER BY operator_id
 
 -- name: set_limits
 UPDATE operators SET limits = ?2 WHERE operator_id = ?1
 
+-- name: suspend_operator
+-- One that is suspended already stays so since then, under the new reason if there is one.
+UPDATE operators SET
+    suspended_at_ms = coalesce(suspended_at_ms, ?2),
+    suspension_reason = coalesce(?3, suspension_reason)
+WHERE operator_id = ?1
+
+-- name: resume_operator
+UPDATE operators SET suspended_at_ms = NULL, suspension_reason = NULL WHERE operator_id = ?1
+
 -- name: create_key
 INSERT INTO api_keys (
-    operator_id, key_id, label, key_hash, masked_key, created_at_ms
-) VALUES (?, ?, ?, ?, ?, ?)
+    operator_id, key_id, label, key_hash, masked_key, created_at_ms, scopes, expires_at_ms
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: keys
-SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
 FROM api_keys WHERE operator_id = ?1 AND (?2 IS NULL OR key_id = ?2)
 ORDER BY created_at_ms, key_id
 
 -- name: authenticate
-SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms
-FROM api_keys WHERE key_hash = ?1 AND revoked_at_ms IS NULL
+SELECT key_id, operator_id, label, masked_key, created_at_ms, last_used_at_ms, revoked_at_ms,
+    scopes, expires_at_ms
+FROM api_keys
+WHERE key_hash = ?1 AND revoked_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?2)
 
 -- name: relabel_key
 UPDATE api_keys SET label = ?3 WHERE operator_id = ?1 AND key_id = ?2
-
--- name: count_other_active_keys
-SELECT count(*) FROM api_keys
-WHERE operator_id = ?1 AND key_id <> ?2 AND revoked_at_ms IS NULL
 
 -- name: revoke_key
 UPDATE api_keys SET revoked_at_ms = ?3

@@ -29,12 +29,12 @@ def migrate(connection: apsw.Connection, *, dry_run: bool = False) -> Sequence[s
 
     Several processes may do this at once: each looks again with the write lock held. Raises `DatabaseTooNew`.
     """
-    todo = pending(_known(), _applied(connection))
+    todo = pending(known_migrations(), applied_names(connection))
     names = []
     for migration in () if dry_run else todo:
         with _immediate(connection):
             connection.execute(_CREATE)
-            if migration.name in _applied(connection):
+            if migration.name in applied_names(connection):
                 continue
             connection.pragma("application_id", _APPLICATION_ID)
             connection.execute(migration.sql)
@@ -48,13 +48,13 @@ def migrate(connection: apsw.Connection, *, dry_run: bool = False) -> Sequence[s
 
 def require_migrated(connection: apsw.Connection) -> None:
     """Raise `DatabaseNotMigrated` or `DatabaseTooNew` unless the schema is this code's."""
-    refuse_pending(pending(_known(), _applied(connection)))
+    refuse_pending(pending(known_migrations(), applied_names(connection)))
 
 
 def inspect(connection: apsw.Connection, path: Path) -> StoreReport:
     """Versions, sizes, row counts and the integrity check."""
-    applied = _applied(connection)
-    todo = [migration.name for migration in pending(_known(), applied)]
+    applied = applied_names(connection)
+    todo = [migration.name for migration in pending(known_migrations(), applied)]
     problems = [
         f"integrity: {row[0]}"
         for row in connection.execute("PRAGMA quick_check(20)")
@@ -90,10 +90,11 @@ def inspect(connection: apsw.Connection, path: Path) -> StoreReport:
 
 def known_names() -> Sequence[str]:
     """The names of all migrations, in order."""
-    return [migration.name for migration in _known()]
+    return [migration.name for migration in known_migrations()]
 
 
-def _known() -> Sequence[Migration]:
+def known_migrations() -> Sequence[Migration]:
+    """All migrations of this store, in order."""
     return find_migrations(__package__)
 
 
@@ -102,7 +103,8 @@ def _count(connection: apsw.Connection, sql: str) -> int:
     return int(count)
 
 
-def _applied(connection: apsw.Connection) -> set[str]:
+def applied_names(connection: apsw.Connection) -> set[str]:
+    """The names of the migrations that the database has."""
     exists = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
     if not exists:
         return set()

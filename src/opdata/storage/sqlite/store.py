@@ -13,11 +13,14 @@ import apsw
 import msgspec
 
 from opdata.errors import Conflict, Unavailable
+from opdata.keys import refuse_to_lock_out
 from opdata.model import (
     ApiKey,
     Entity,
+    Erasure,
     Event,
     Job,
+    LegalHold,
     ListedEvent,
     ListedState,
     Operator,
@@ -46,13 +49,22 @@ from opdata.storage.records import (
     event_of,
     job_of,
     key_of,
+    key_row,
     listed_event_of,
     listed_state_of,
     operator_of,
     state_of,
 )
 from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
-from opdata.storage.sqlite.connection import SQL, connect, one_row, scalar, the_row, translated
+from opdata.storage.sqlite.connection import (
+    SQL,
+    connect,
+    file_of,
+    one_row,
+    scalar,
+    the_row,
+    translated,
+)
 from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.writer import Undo, Writer
@@ -69,7 +81,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self._path = path
-        self._file = _identity(path)
+        self._file = file_of(path)
         self._busy_timeout_s = busy_timeout_s
         self._writer = Writer(lambda: connect(path, busy_timeout_s=busy_timeout_s), busy_timeout_s)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
@@ -91,7 +103,7 @@ class SqliteStore:
         def look(connection: apsw.Connection) -> None:
             require_migrated(connection)
             # An open file answers on after it was removed or replaced; nobody would see its rows again.
-            if _identity(self._path) != self._file:
+            if file_of(self._path) != self._file:
                 message = f"The database is no longer at {self._path}"
                 raise Unavailable(message)
 
@@ -200,6 +212,25 @@ class SqliteStore:
 
         return await self._read(read)
 
+    async def erasures(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[Erasure]:
+        """See `Store.erasures`."""
+        return [
+            Erasure(*row) for row in await self._rows("ledger", operator_id, after or "", limit)
+        ]
+
+    async def returned(
+        self, operator_id: int, *, after: str | None, limit: int
+    ) -> Sequence[tuple[str, str]]:
+        """See `Store.returned`."""
+        rows = await self._rows("returned", operator_id, after or "", limit)
+        return [(name, entity_id) for name, entity_id in rows]
+
+    async def holds(self, operator_id: int) -> Sequence[LegalHold]:
+        """See `Store.holds`."""
+        return [LegalHold(*row) for row in await self._rows("holds", operator_id)]
+
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """See `Store.job`."""
         row = await self._row("job", operator_id, job_id)
@@ -237,26 +268,32 @@ class SqliteStore:
         """See `Store.set_limits`."""
         await self._change("set_limits", operator_id, msgspec.json.encode(limits).decode())
 
+    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
+        """See `Store.suspend_operator`."""
+        await self._change("suspend_operator", operator_id, now_ms, reason)
+
+    async def resume_operator(self, operator_id: int) -> None:
+        """See `Store.resume_operator`."""
+        await self._change("resume_operator", operator_id)
+
     async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
         """See `Store.create_key`."""
-        await self._change(
-            "create_key",
-            *(key.operator_id, key.key_id, key.label, key_hash, key.masked_key, key.created_at_ms),
-        )
+        await self._change("create_key", *key_row(key, key_hash))
 
     async def keys(self, operator_id: int) -> Sequence[ApiKey]:
         """See `Store.keys`."""
         return [key_of(row) for row in await self._rows("keys", operator_id, None)]
 
-    async def authenticate(self, key_hash: bytes) -> tuple[ApiKey, Operator] | None:
+    async def authenticate(self, key_hash: bytes, now_ms: int) -> tuple[ApiKey, Operator] | None:
         """See `Store.authenticate`."""
 
         def read(connection: apsw.Connection) -> tuple[ApiKey, Operator] | None:
-            row = one_row(connection, "authenticate", key_hash)
+            row = one_row(connection, "authenticate", key_hash, now_ms)
             if row is None:
                 return None
             key = key_of(row)
-            return key, operator_of(the_row(connection, "operators", key.operator_id))
+            operator = operator_of(the_row(connection, "operators", key.operator_id))
+            return (key, operator) if operator.suspension is None else None
 
         return await self._read(read)
 
@@ -278,9 +315,9 @@ class SqliteStore:
             found = _key(connection, operator_id, key_id)
             if found is None or found.revoked_at_ms is not None:
                 return found
-            if keep_last and not scalar(connection, "count_other_active_keys", operator_id, key_id):
-                message = "This is the operator's last active key; create another one first"
-                raise Conflict(message)
+            if keep_last:
+                rows = connection.execute(SQL["keys"], (operator_id, None))
+                refuse_to_lock_out([key_of(row) for row in rows], found, now_ms)
             connection.execute(SQL["revoke_key"], (operator_id, key_id, now_ms))
             return _key(connection, operator_id, key_id)
 
@@ -304,6 +341,14 @@ class SqliteStore:
     async def add_key_check(self, key_id: int, check: bytes) -> None:
         """See `Store.add_key_check`."""
         await self._change("add_key_check", key_id, check)
+
+    async def sweep_erased(self) -> None:
+        """See `Store.sweep_erased`. The row was overwritten, and the log is tried once more."""
+
+        def task(_connection: apsw.Connection) -> None:
+            self._writer.truncate_log()
+
+        await self._writer.run(task)
 
     async def purge(self, now_ms: int) -> int:
         """See `Store.purge`."""
@@ -355,12 +400,3 @@ class SqliteStore:
 def _key(connection: apsw.Connection, operator_id: int, key_id: str) -> ApiKey | None:
     row = one_row(connection, "keys", operator_id, key_id)
     return key_of(row) if row else None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells this file from another one under its name; None when there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

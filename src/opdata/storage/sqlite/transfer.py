@@ -51,6 +51,8 @@ _ORDER: Final = {
     "states": ("operator_id", "entity_no", "state_key"),
     "jobs": ("operator_id", "job_id"),
     "idempotency_records": ("operator_id", "idempotency_key", "method", "path"),
+    "erasure_ledger": ("operator_id", "entity_id"),
+    "legal_holds": ("operator_id", "external_id"),
     "api_keys": ("operator_id", "key_id"),
 }
 _KEY_TAKEN: Final = (

@@ -13,16 +13,21 @@ from typing import Final
 import apsw
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import astuple
 
 from opdata.errors import IdempotencyKeyReused
+from opdata.model import Erasure
 from opdata.storage.base import (
     IDEMPOTENCY_TTL_MS,
+    AdoptErasures,
     AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
     EventColumns,
+    LiftHold,
     Outcome,
+    PlaceHold,
     Reply,
     SetStates,
     UpsertEntities,
@@ -89,6 +94,12 @@ def _work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> 
         case DeleteEntity() as work:
             numbers.forget(write.operator_id, work.external_id)
             return _delete_entity(connection, write, work)
+        case AdoptErasures() as work:
+            return _adopt_erasures(connection, write, work)
+        case PlaceHold() as work:
+            return _place_hold(connection, write, work)
+        case LiftHold() as work:
+            return _lift_hold(connection, write, work)
         case ChangeSettings() as work:
             return _change_settings(connection, write, work)
 
@@ -172,7 +183,33 @@ def _set_states(
 
 
 def _delete_entity(connection: apsw.Connection, write: Write, work: DeleteEntity) -> Outcome:
-    connection.execute(SQL["bury_entity"], (write.now_ms, write.operator_id, work.external_id))
+    name = (write.operator_id, work.external_id)
+    entity_id = scalar(connection, "live_entity_id", *name)
+    if entity_id is None or work.entity_id not in {None, entity_id}:
+        return Outcome(refused={0: "NOT_FOUND"})
+    if scalar(connection, "is_held", *name):
+        return Outcome(held=True)
+    connection.execute(SQL["bury_entity"], (write.now_ms, *name))
+    erasure = Erasure(entity_id, write.now_ms, work.reason)
+    return _adopt_erasures(connection, write, AdoptErasures([erasure]))
+
+
+def _adopt_erasures(connection: apsw.Connection, write: Write, work: AdoptErasures) -> Outcome:
+    rows = [(write.operator_id, *astuple(erasure)) for erasure in work.erasures]
+    connection.executemany(SQL["add_to_ledger"], rows)
+    return Outcome()
+
+
+def _place_hold(connection: apsw.Connection, write: Write, work: PlaceHold) -> Outcome:
+    name = (write.operator_id, work.external_id)
+    if scalar(connection, "live_entity_id", *name) is None:
+        return Outcome(refused={0: "NOT_FOUND"})
+    connection.execute(SQL["place_hold"], (*name, work.reason, write.now_ms))
+    return Outcome()
+
+
+def _lift_hold(connection: apsw.Connection, write: Write, work: LiftHold) -> Outcome:
+    connection.execute(SQL["lift_hold"], (write.operator_id, work.external_id))
     return Outcome() if connection.changes() else Outcome(refused={0: "NOT_FOUND"})
 
 
