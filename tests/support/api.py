@@ -82,19 +82,28 @@ class Api:
         return self.stored.rows(sql, *values)
 
 
-async def add_operator(settings: Settings, name: str) -> str:
-    """A new operator; its key."""
+async def add_operators(settings: Settings, *names: str) -> list[str]:
+    """New operators; a key of each."""
     store = await open_store(settings.database_url)
+    keys = []
     try:
-        operator = await store.create_operator(name, os.urandom(32), now_ms())
-        made = new_key()
-        key = ApiKey(
-            made.key_id, operator.operator_id, "test", made.masked_key, now_ms(), None, None
-        )
-        await store.create_key(key, made.key_hash)
+        for name in names:
+            operator = await store.create_operator(name, os.urandom(32), now_ms())
+            made = new_key()
+            key = ApiKey(
+                made.key_id, operator.operator_id, "test", made.masked_key, now_ms(), None, None
+            )
+            await store.create_key(key, made.key_hash)
+            keys.append(made.key)
     finally:
         await store.close()
-    return made.key
+    return keys
+
+
+async def add_operator(settings: Settings, name: str) -> str:
+    """A new operator; its key."""
+    [key] = await add_operators(settings, name)
+    return key
 
 
 @asynccontextmanager
@@ -105,7 +114,8 @@ async def serving_api(
     chosen = Settings(data_dir=str(data_dir), log_format="json", **settings)
     configure_logging(chosen)  # as `serve` does, whatever an earlier test has left behind
     await server.initialise(chosen, with_key=False)
-    keys = {name: await add_operator(chosen, name) for name in ("ours", "theirs")}
+    names = ("ours", "theirs")
+    keys = dict(zip(names, await add_operators(chosen, *names), strict=True))
     async with server.serving(chosen) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         clients = [

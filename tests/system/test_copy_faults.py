@@ -22,7 +22,7 @@ from tests.system.installation import install
 from tests.wire.answers import all_succeeded, data_of, error_of
 
 EVENTS = 20_000
-KILLS = 4
+KILLS = 2
 IMPATIENT = {"OPDATA_BUSY_TIMEOUT_S": "0.3"}
 FROM_EACH_STORE = pytest.mark.parametrize("large", STORES, indirect=True)
 TO_EACH_STORE = pytest.mark.parametrize("target", STORES, indirect=True)

@@ -10,7 +10,7 @@ from tests.support.api import player
 from tests.system.conftest import Serve
 from tests.system.writer import Writer, assert_stored_once, wait_for_a_round_of_each
 
-KILLS = 6
+KILLS = 4
 WRITERS = 4
 
 

@@ -64,7 +64,7 @@ def write_sheet(path: str, *rows: list[Any], name: str = "Sheet1", more: str | N
 def test_a_directory_is_its_files_of_a_known_format_by_name(items: ReadItems) -> None:
     Path("in/deeper").mkdir(parents=True)
     Path("in/b.csv").write_text("id\n2\n")
-    Path("in/a.csv.gz").write_bytes(gzip.compress(b"id\n1\n"))
+    Path("in/a.csv.gz").write_bytes(gzip.compress(b"id\n1\n", mtime=0))
     for other in ("in/README.md", "in/.hidden.csv", "in/deeper/c.csv"):
         Path(other).write_text("id\n9\n")
     assert [item.partition('"externalId":')[2] for item in items("entities", "in")] == [
@@ -168,7 +168,7 @@ def test_a_wait_for_more_of_standard_input_can_be_interrupted(
     [
         (b'{"id":"1"}\n["secret"]\n', "row 2 is not a JSON object"),
         (b'{"id":"1"}\n{"id":"\xff"}\n', "line 2 of standard input is not UTF-8"),
-        (gzip.compress(NDJSON * 9)[:-9], "compressed data ends or breaks"),
+        (gzip.compress(NDJSON * 9, mtime=0)[:-9], "compressed data ends or breaks"),
         (zstd.compress(NDJSON * 9)[:-9], "compressed data ends or breaks"),
         (b'{"name":"secret"}\n', "none of the 1 columns is named externalId"),
     ],
