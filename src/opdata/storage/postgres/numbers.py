@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import filterfalse
 
 from opdata.storage.numbers import KnownNumbers
 from opdata.storage.postgres.connection import SQL, Connection, joined_names
@@ -26,7 +27,8 @@ class EntityNumbers:
         """The number of each name that is live; the mapping may hold others of the operator too."""
         erasures = await connection.fetchval(SQL["erasures"], operator_id)
         known = self._as_of(operator_id, erasures)
-        unknown = list(names - known.keys())
+        # Not as a difference of sets, which goes through all that is known.
+        unknown = list(filterfalse(known.__contains__, names))
         if not unknown:
             return known
         found, erasures_then = await _look_up(connection, operator_id, unknown)
@@ -35,8 +37,10 @@ class EntityNumbers:
             known = {}
             found, erasures_then = await _look_up(connection, operator_id, list(names))
         # Others have used the memory meanwhile: it may be of another moment now.
-        if self._erasures.get(operator_id) == erasures_then:
-            self._known.learn(operator_id, found)
+        if self._erasures.get(operator_id) == erasures_then and self._known.learn(
+            operator_id, found
+        ):
+            return self._known.of(operator_id)
         return {name: known[name] for name in names if name in known} | found
 
     def _as_of(self, operator_id: int, erasures: int | None) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import filterfalse
 from typing import Final
 
 import apsw
@@ -37,16 +38,17 @@ class EntityNumbers:
     ) -> Mapping[str, int]:
         """The number of each name that is live; the mapping may hold others of the operator too."""
         known = self._known.of(operator_id)
-        # Sorted, because neighbours in the index are found one after the other.
-        unknown = sorted(names - known.keys())
+        # Sorted, because neighbours in the index are found one after the other. Not as a difference
+        # of sets, which goes through all that is known.
+        unknown = sorted(filterfalse(known.__contains__, names))
         if not unknown:
             return known
         text = msgspec.json.encode(unknown).decode()
         found = _found_numbers(scalar(connection, "find_entity_numbers", text, operator_id))
         new = {unknown[position]: number for position, number in found}
-        result = {name: known[name] for name in names if name in known} | new
-        self._known.learn(operator_id, new)
-        return result
+        if self._known.learn(operator_id, new):
+            return self._known.of(operator_id)
+        return {name: known[name] for name in names if name in known} | new
 
     def forget(self, operator_id: int, name: str) -> None:
         """Called when the entity of that name is deleted."""
