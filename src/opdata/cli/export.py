@@ -54,6 +54,7 @@ Concurrency = Annotated[
 class ServerOptions:
     """What all exports take."""
 
+    force: Annotated[bool, Parameter(help="Replace files that are there already.")] = False
     give_up_after: GiveUpAfter = 300.0
     url: Url = DEFAULT_URL
     as_json: Annotated[
@@ -132,7 +133,11 @@ def everything(
     options: ServerOptions = _SERVER_DEFAULTS,
 ) -> int:
     """Export entities, events and states into a directory that `opdata load all` takes."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{directory} cannot be made a directory: {error.strerror}")
+        return Exit.USAGE
     requests = [
         Request(LISTINGS[name], Target(directory / f"{name}{_ENDINGS[format]}", format))
         for name in _STATES_LAST_READ_FIRST
@@ -175,6 +180,7 @@ def _export(
                 api_key(),
                 personal=personal,
                 concurrency=concurrency,
+                replace=options.force,
                 backoff=patience(options.give_up_after),
             )
         )

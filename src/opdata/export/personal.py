@@ -7,10 +7,11 @@ field is read again by itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from urllib.parse import quote
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from opdata.client.errors import NotFound
+from opdata.client.paths import path_segment
 from opdata.client.transport import AsyncTransport
 from opdata.export.listing import LISTINGS, Item, entity_item, text_of
 
@@ -19,6 +20,7 @@ MASK = b'"[encrypted]"'
 
 _ID = LISTINGS["entities"].at("externalId")
 _DATA = LISTINGS["entities"].at("data")
+_Tag = TypeVar("_Tag")
 
 
 def may_be_masked(entity: Item) -> bool:
@@ -34,28 +36,41 @@ async def read_entity(transport: AsyncTransport, external_id: str) -> Item | Non
         return None
 
 
-async def read_whole(
-    transport: AsyncTransport, entities: Sequence[Item], *, concurrency: int
-) -> list[Item]:
-    """Listed entities with their personal fields, in the order given, without those deleted since."""
-    whole: list[Item | None] = list(entities)
-    waiting = iter([at for at, entity in enumerate(entities) if may_be_masked(entity)])
+async def read_entities(
+    transport: AsyncTransport,
+    wanted: Iterable[tuple[_Tag, str]],
+    found: Callable[[_Tag, Item | None], None],
+    *,
+    concurrency: int,
+) -> None:
+    """Read entities, up to `concurrency` at a time, and pass on what `read_entity` has of each id.
+
+    They are passed on as they arrive, each with the tag that `wanted` has beside its id.
+    """
+    waiting = iter(wanted)
 
     async def work() -> None:
-        for at in waiting:
-            whole[at] = await read_entity(transport, text_of(entities[at][_ID]) or "")
+        for tag, external_id in waiting:
+            found(tag, await read_entity(transport, external_id))
 
-    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(entities)))]
+    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def read_whole(
+    transport: AsyncTransport, entities: Sequence[Item], *, concurrency: int
+) -> list[Item]:
+    """Listed entities with their personal fields, in the order given, without those deleted since."""
+    whole: list[Item | None] = list(entities)
+    masked = [
+        (at, text_of(entity[_ID]) or "")
+        for at, entity in enumerate(entities)
+        if may_be_masked(entity)
+    ]
+    await read_entities(transport, masked, whole.__setitem__, concurrency=concurrency)
     return [entity for entity in whole if entity is not None]
-
-
-def path_segment(external_id: str) -> str:
-    """An id as one segment of a path (W9): an id of dots must not mean a directory."""
-    quoted = quote(external_id, safe="")
-    return quoted.replace(".", "%2E") if quoted in {".", ".."} else quoted

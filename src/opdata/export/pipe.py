@@ -17,6 +17,7 @@ import duckdb
 from opdata.export.errors import ExportError
 
 _SEPARATOR = "\x1f"
+_BYTE_ORDER_MARK = "\ufeff".encode()
 _MAX_ROW_BYTES = 20 * 1024 * 1024
 """More than an item can have: a body is 16 MiB by default."""
 _NO_ROOM = (duckdb.IOException, duckdb.OutOfMemoryException)
@@ -62,6 +63,8 @@ class RowPipe:
             f"new_line = '\\n', columns = {{{names}}}, max_line_size = {_MAX_ROW_BYTES}, "
             f"buffer_size = {_MAX_ROW_BYTES})"
         )
+        # DuckDB takes one away from the first row, whether it is the row's own or not.
+        self._before = _BYTE_ORDER_MARK
         self._file = os.fdopen(write, "wb")
         self._thread = threading.Thread(target=self._run, args=(statement(rows), read))
         self._thread.start()
@@ -72,7 +75,8 @@ class RowPipe:
         if not lines:
             return
         try:
-            self._file.write(b"\n".join(lines) + b"\n")
+            self._file.write(self._before + b"\n".join(lines) + b"\n")
+            self._before = b""
         except BrokenPipeError:
             self._thread.join()
             self._complain()

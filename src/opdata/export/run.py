@@ -20,6 +20,7 @@ from opdata.export.personal import may_be_masked, read_whole
 from opdata.export.progress import progress
 from opdata.export.summary import Part, Summary
 from opdata.export.target import PartialFile, Target
+from opdata.files import flush
 
 
 class Request(Struct, frozen=True):
@@ -39,13 +40,15 @@ class Export(Struct, frozen=True):
     personal: bool = False
     concurrency: int = 16
     """Entities that are read one by one at a time, with `personal`."""
+    replace: bool = False
+    """Whether files of the targets' names may be there already."""
     backoff: Backoff = Backoff()
 
 
 def run_export(export: Export) -> Summary:
     """Export, show progress, and tell the outcome.
 
-    The files get their names when all of them are whole, and not at all when this raises:
+    The files get their names when all of them are whole and on disk, none of them before. Raises
     `ClientError`, `ExportError`, `OSError`, or `Interrupted` on SIGINT and SIGTERM.
     """
     with ExitStack() as stack:
@@ -53,14 +56,14 @@ def run_export(export: Export) -> Summary:
         for request in export.requests:
             file = None
             if request.target.path is not None:
-                file = PartialFile(request.target.path)
+                file = PartialFile(request.target.path, replace=export.replace)
                 stack.callback(file.discard)
             files.append(file)
         exporter = _Exporter(export)
         asyncio.run(until_signal(exporter.run(files)))
-        for file in files:
-            if file is not None:
-                file.commit()
+        folders = {file.rename() for file in files if file is not None}
+        for folder in folders:
+            flush(folder)
         return exporter.summary
 
 
@@ -82,7 +85,7 @@ class _Exporter:
         self._waiting: WaitReason | None = None
 
     async def run(self, files: Sequence[PartialFile | None]) -> None:
-        """Write all items into the files, or to standard output."""
+        """Write all items into the files, which are finished then, or to standard output."""
         export = self._export
         async with (
             AsyncTransport(
@@ -114,6 +117,8 @@ class _Exporter:
         except BaseException:
             writer.abort()
             raise
+        if file is not None:
+            await in_thread(file.finish)
 
     async def _pass_on(
         self, transport: AsyncTransport, request: Request, part: Part, writer: Writer

@@ -6,6 +6,7 @@ import gzip
 import os
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -62,14 +63,17 @@ def target_of(out: str, chosen: Format | None) -> Target:
 
 
 class PartialFile:
-    """A file beside the one it is to replace. Becomes it by `commit`, or goes by `discard`.
+    """A file beside the one it is to become: `finish`, then `rename`. `discard` ends it in any case.
 
-    Its mode is 0600, for it may hold personal data. Raises `ExportError` when it cannot be made.
+    Its mode is 0600, for it may hold personal data. Raises `ExportError` when it cannot be made, or
+    when there is a file of that name already and it may not `replace` it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, replace: bool) -> None:
         if path.exists() and not path.is_file():
             raise ExportError(f"{path} is no file that could be replaced")
+        if path.exists() and not replace:
+            raise ExportError(f"{path} exists already; --force replaces it")
         self._path = path
         self.partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         """The name it has until it is whole."""
@@ -81,23 +85,23 @@ class PartialFile:
         self.file = _compressing(path, self._raw)
         """What is written here is compressed as the name says."""
 
-    def commit(self) -> None:
-        """The file is whole: it gets its name, once it is on disk."""
+    def finish(self) -> None:
+        """The file is whole: have it on disk. Raises `OSError`, a full disk above all."""
         if self.file is not self._raw:
             self.file.close()
         self._raw.flush()
         os.fsync(self._raw.fileno())
         self._raw.close()
+
+    def rename(self) -> Path:
+        """Give it its name. That is on disk once the folder is flushed, which is returned."""
         self.partial.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        return self._path.parent
 
     def discard(self) -> None:
-        """Remove it, unless it has been committed."""
-        self._raw.close()
+        """Remove it, unless it has its name."""
+        with suppress(OSError):  # what is held back finds no room, and need not
+            self._raw.close()
         self.partial.unlink(missing_ok=True)
 
 

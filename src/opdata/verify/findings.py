@@ -44,7 +44,7 @@ def _different_members(pair: Pair, rows: Comparable, listing: Listing) -> Iterat
     if pair.source_id != pair.stored_id:
         yield "externalId"
     for name in rows.different_fields(pair.source_content, pair.stored_content):
-        yield name if name == kind.payload else f"{kind.payload}.{name}"
+        yield kind.payload if name is None else f"{kind.payload}.{name}"
 
 
 def _shown(pair: Pair, name: str, listing: Listing) -> Example:

@@ -1,13 +1,15 @@
 """Items of a source and of the store, brought into one form that can be compared.
 
 What is written to disk of an item: its ids and type, its time, a hash of each member of its payload,
-and the numbers to be summed. A hash is keyed with a secret of this process. Personal fields are not
-even hashed: the store's listings do not show them, so both sides have the mask in their place.
+and the numbers to be summed. What is hashed begins with a secret that no other comparison has, so that
+no table of hashes tells a value. Personal fields are not even hashed: the store's listings do not show
+them, so both sides have the mask in their place.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -25,7 +27,11 @@ _pack_hash = struct.Struct(">Hq").pack
 _unpack_hash = struct.Struct(">Hq").unpack
 _HASH_BYTES = 10
 _QUOTE = 0x22
-_MAX_NAMES = 0xFFFF
+_SECRET_BYTES = 16
+_WHOLE = 0xFFFF
+"""The number of a payload that is no object: one that is an object with equal members differs."""
+_OTHERS = 0xFFFE
+"""The number of all members beyond those that names can be told apart of."""
 _OTHER_NAMES = "(other fields)"
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _objects = msgspec.json.Decoder(dict[str, Raw])
@@ -65,6 +71,7 @@ class Comparable:
         time = self._kind.time_member
         self._time_at = None if time is None else listing.at(time)
         self._key_at = listing.at("idempotencyKey") if self._kind.name == "events" else None
+        self._secret = secrets.token_bytes(_SECRET_BYTES)
         self._numbers: dict[str, int] = {}
         self._names: list[str] = []
         self.columns = (
@@ -75,20 +82,30 @@ class Comparable:
 
     def source_row(self, number: int, json: bytes) -> SourceRow:
         """The row of an item of the source. One that no server takes is equal to nothing."""
+        try:
+            return self._source_row(number, json)
+        except (msgspec.DecodeError, RecursionError):
+            # Half a surrogate pair, or nesting without end.
+            return self._nothing(number)
+
+    def _source_row(self, number: int, json: bytes) -> SourceRow:
         members = _objects.decode(json)
         external_id = _usable_text(members.get("externalId"))
         type_ = _usable_text(members.get(self._kind.type_member))
         payload = members.get(self._kind.payload)
         if external_id is None or type_ is None or payload is None:
-            nothing = blake2b(b"row %d" % number, digest_size=16).hexdigest().encode()
-            empty = [b""] * (len(self._sums) + 2)
-            return SourceRow((b"%d" % number, b"", b"", b"", b"", nothing, *empty), None, {})
+            return self._nothing(number)
         at_ms = _moment(members.get(self._kind.time_member or ""))
         key = _usable_text(members.get("idempotencyKey")) if self._kind.name == "events" else None
         cells, personal = self._cells(
             number, external_id, type_, key, at_ms, one_line(bytes(payload))
         )
         return SourceRow(cells, external_id, personal)
+
+    def _nothing(self, number: int) -> SourceRow:
+        digest = blake2b(b"row %d" % number, digest_size=16).hexdigest().encode()
+        empty = [b""] * (len(self._sums) + 2)
+        return SourceRow((b"%d" % number, b"", b"", b"", b"", digest, *empty), None, {})
 
     def stored_row(self, number: int, item: Item) -> Sequence[bytes]:
         """The row of an item of the store."""
@@ -103,8 +120,11 @@ class Comparable:
         )
         return cells
 
-    def different_fields(self, source: bytes, stored: bytes) -> Iterable[str]:
-        """The members of the payload that two `content`s do not agree in."""
+    def different_fields(self, source: bytes, stored: bytes) -> Iterable[str | None]:
+        """The members of the payload that two `content`s do not agree in.
+
+        None is the payload as a whole: one of them at least is no object.
+        """
         hashes = [
             dict(
                 _unpack_hash(content[at : at + _HASH_BYTES])
@@ -112,9 +132,13 @@ class Comparable:
             )
             for content in (source, stored)
         ]
+        if any(_WHOLE in each for each in hashes):
+            if hashes[0] != hashes[1]:
+                yield None
+            return
         for number in sorted(hashes[0].keys() | hashes[1].keys()):
             if hashes[0].get(number) != hashes[1].get(number):
-                yield _OTHER_NAMES if number == _MAX_NAMES else self._names[number]
+                yield _OTHER_NAMES if number == _OTHERS else self._names[number]
 
     def _cells(
         self,
@@ -131,7 +155,7 @@ class Comparable:
             if name in fields:
                 personal[name] = fields[name]
                 fields[name] = MASK
-        content = self._content(fields)
+        content = self._content(fields, whole=payload[:1] != b"{")
         identity = f"{external_id}\0{type_}\0".encode()
         sums = [self._number(fields.get(name)) for name in self._sums]
         return (
@@ -146,25 +170,26 @@ class Comparable:
             self._shown(payload, fields, masked=bool(personal)) if self._keep_values else b"",
         ), personal
 
-    def _content(self, fields: Mapping[str, bytes]) -> bytes:
-        """A hash of each member, whatever their order."""
+    def _content(self, fields: Mapping[str, bytes], *, whole: bool) -> bytes:
+        """A hash of each member, whatever their order, or of the one of a payload that is no object."""
         # Every member of every row of both sides passes here.
+        # Of the hashes that can be keyed, all take several times as long as that of Python.
         hashes = []
-        beyond = 0
+        others = 0
+        secret = self._secret
         numbers = self._numbers
         for name, value in fields.items():
-            number = numbers.get(name)
+            number = _WHOLE if whole else numbers.get(name)
             if number is None:
                 number = self._new_number(name)
             plain = value[0] == _QUOTE and b"\\" not in value
             text = value if plain else canonical(value)
-            if number == _MAX_NAMES:
-                beyond ^= hash((name, text))
+            if number == _OTHERS:
+                others ^= hash(b"%b%b\0%b" % (secret, name.encode(), text))
             else:
-                hashes.append(_pack_hash(number, hash(text)))
-        if beyond:
-            # Those beyond what names can be told apart are taken together.
-            hashes.append(_pack_hash(_MAX_NAMES, beyond))
+                hashes.append(_pack_hash(number, hash(secret + text)))
+        if others:
+            hashes.append(_pack_hash(_OTHERS, others))
         hashes.sort()
         return b"".join(hashes)
 
@@ -175,8 +200,8 @@ class Comparable:
         return {name: bytes(value) for name, value in _objects.decode(payload).items()}
 
     def _new_number(self, name: str) -> int:
-        if len(self._names) == _MAX_NAMES:
-            return _MAX_NAMES
+        if len(self._names) == _OTHERS:
+            return _OTHERS
         number = self._numbers[name] = len(self._names)
         self._names.append(name)
         return number

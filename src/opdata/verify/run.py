@@ -198,8 +198,11 @@ class _Verifier:
     ) -> Summary:
         partial = self._given.partial
         differences = counts.missing + counts.different + (0 if partial else counts.extra)
+        # An empty file is most often one that was to have something in it.
+        nothing_compared = not counts.compared and counts.stored + counts.of_other_types > 0
         equal = (
-            not differences
+            not nothing_compared
+            and not differences
             and all(each.equal for each in sums)
             and (check is None or not check.different)
         )

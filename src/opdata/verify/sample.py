@@ -6,7 +6,6 @@ and however often a row is superseded, a seed chooses the same ones. Values are 
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -15,8 +14,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from opdata.client.transport import AsyncTransport
-from opdata.export.listing import LISTINGS
-from opdata.export.personal import read_entity
+from opdata.export.listing import LISTINGS, Item
+from opdata.export.personal import read_entities
 from opdata.verify.canonical import canonical
 
 _DATA = LISTINGS["entities"].at("data")
@@ -78,30 +77,22 @@ async def check_personal(
 ) -> PersonalCheck:
     """Read the sampled entities and compare. One that does not exist is not checked: it is missing."""
     check = PersonalCheck(sample.seed, fields={})
-    waiting = iter(sample.rows().items())
 
-    async def work() -> None:
-        for external_id, sampled in waiting:
-            found = await read_entity(transport, external_id)
-            if found is None:
-                continue
-            check.checked += 1
-            stored = {name: bytes(value) for name, value in _objects.decode(found[_DATA]).items()}
-            wrong = [
-                name
-                for name, value in sampled.personal.items()
-                if name not in stored or canonical(stored[name]) != canonical(value)
-            ]
-            check.different += bool(wrong)
-            for name in wrong:
-                check.fields.setdefault(name, []).append(sampled.row)
+    def compare(sampled: SampledRow, entity: Item | None) -> None:
+        if entity is None:
+            return
+        check.checked += 1
+        stored = {name: bytes(value) for name, value in _objects.decode(entity[_DATA]).items()}
+        wrong = [
+            name
+            for name, value in sampled.personal.items()
+            if name not in stored or canonical(stored[name]) != canonical(value)
+        ]
+        check.different += bool(wrong)
+        for name in wrong:
+            check.fields.setdefault(name, []).append(sampled.row)
 
-    workers = [asyncio.create_task(work()) for _ in range(concurrency)]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    wanted = [(sampled, external_id) for external_id, sampled in sample.rows().items()]
+    await read_entities(transport, wanted, compare, concurrency=concurrency)
     check.fields = {name: sorted(rows) for name, rows in sorted(check.fields.items())}
     return check

@@ -61,6 +61,7 @@ class Summary(Struct, rename="camel"):
 
     kind: str
     equal: bool
+    """Not if the source has nothing to compare and the store has something."""
     read: int
     """Rows of the source."""
     left_out: int
@@ -90,6 +91,8 @@ class Summary(Struct, rename="camel"):
             f"{self.kind}: {self.compared:,} in the source, {self.stored:,} in the store",
             *self._asides(),
         ]
+        if not self.compared and not self.equal:
+            lines.append("nothing was compared: the source has no rows to compare")
         if self.missing:
             rows = _listed([str(row) for row in self.missing_rows], self.missing)
             lines.append(f"not in the store: {self.missing:,} (rows {rows})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Context, Decimal, Inexact, Overflow
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 
 from opdata.verify.summary import Total
 
@@ -23,7 +23,16 @@ def exact_total(numbers: Iterable[str]) -> Total:
             continue
         try:
             total = _exact.add(total, Decimal(number))
-        except (Inexact, Overflow):
+        except (Inexact, InvalidOperation, Overflow):
+            # Invalid is an exponent that no decimal can have.
             exact = False
     # Zeros at the end say where the numbers came from, not what they are.
-    return Total(count, f"{_exact.normalize(total):f}" if exact else None)
+    total = _exact.normalize(total)
+    return Total(count, f"{total:f}" if exact and _plain_digits(total) <= _MAX_DIGITS else None)
+
+
+def _plain_digits(number: Decimal) -> int:
+    """How many digits it has when it is spelled without an exponent."""
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    return len(digits) + exponent if exponent >= 0 else max(len(digits), 1 - exponent)

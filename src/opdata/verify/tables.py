@@ -73,6 +73,7 @@ class Tables:
             preserve_insertion_order="false",
         )
         self._filling: RowPipe | None = None
+        self._partial = False
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +122,7 @@ class Tables:
         """Find what is missing, extra or different.
 
         What the source has no type of is left aside, `extra_types` taken as types of the source.
-        With `partial` the store may have rows that the source has not: they are dropped.
+        With `partial` the store may have rows that the source has not: `numbers` leaves them out.
         """
         superseded = self._drop_superseded()
         compared = self._count("source")
@@ -141,11 +142,7 @@ class Tables:
         of_other_types = self._run("DELETE FROM stored WHERE row IN (SELECT row FROM others)")
         stored = self._count("stored")
         extra = self._count("outcome WHERE source_row IS NULL")
-        if partial:
-            self._run(
-                "DELETE FROM stored WHERE row IN "
-                "(SELECT stored_row FROM outcome WHERE source_row IS NULL)"
-            )
+        self._partial = partial
         return Counts(
             superseded=superseded,
             compared=compared,
@@ -183,7 +180,11 @@ class Tables:
     def numbers(self, side: Side, sum_at: int) -> Iterator[str]:
         """The numbers of a summed column, as text."""
         column = f"sum{sum_at}"
-        rows = self._fetch(f"SELECT {column} FROM {side} WHERE {column} IS NOT NULL")
+        select = f"SELECT {column} FROM {side} WHERE {column} IS NOT NULL"
+        if side == "stored" and self._partial:
+            extra = "SELECT stored_row FROM outcome WHERE source_row IS NULL"
+            select += f" AND row NOT IN ({extra})"
+        rows = self._fetch(select)
         return (text for (text,) in rows)
 
     def _drop_superseded(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ def filled(store: FakeStore) -> None:
 def test_the_file_is_its_owners_alone_and_has_no_company(export: Run) -> None:
     Path("s.ndjson").write_text("left over")
     Path("s.ndjson").chmod(0o644)
-    ran = export("states", "--out", "s.ndjson")
+    ran = export("states", "--out", "s.ndjson", "--force")
     assert ran.code == 0
     assert ran.out.startswith("states: 7 exported into s.ndjson\n")
     assert stat.S_IMODE(Path("s.ndjson").stat().st_mode) == 0o600
@@ -70,7 +71,7 @@ def test_items_on_standard_output_have_no_company(export: Run) -> None:
 def test_a_signal_leaves_what_was_there_before(store: FakeStore, export: Run, name: str) -> None:
     Path(name).write_text("the last one")
     store.script += [lambda: None, lambda: os.kill(os.getpid(), signal.SIGTERM)]
-    ran = export("states", "--out", name)
+    ran = export("states", "--out", name, "--force")
     assert (ran.code, ran.err) == (130, "opdata: stopped by SIGTERM\n")
     assert files() == [name]
     assert Path(name).read_text() == "the last one"
@@ -88,6 +89,55 @@ def test_an_error_in_the_middle_leaves_nothing(
     assert ran.code == ends_with
     assert f"no luck: {code}" in ran.err
     assert files("out") == []
+
+
+def test_all_files_are_on_disk_before_one_of_them_has_its_name(
+    export: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert export("all", "out").code == 0
+    for path in Path("out").iterdir():
+        path.write_text("the last one")
+    flushed = []
+
+    def fsync(handle: int) -> None:
+        flushed.append(handle)
+        if len(flushed) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    ran = export("all", "out", "--force")
+    assert (ran.code, len(flushed)) == (4, 3)
+    assert files("out") == ["entities.ndjson.gz", "events.ndjson.gz", "states.ndjson.gz"]
+    assert {path.read_text() for path in Path("out").iterdir()} == {"the last one"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["states", "--out", "s.csv"], "s.csv"), (["all", "out"], "out/entities.ndjson.gz")],
+)
+def test_a_file_that_is_there_is_replaced_by_force_only(
+    store: FakeStore, export: Run, arguments: list[str], name: str
+) -> None:
+    Path("out").mkdir()
+    Path(name).write_text("the last one")
+    ran = export(*arguments)
+    assert (ran.code, store.asked) == (2, [])
+    assert ran.err == f"opdata: {name} exists already; --force replaces it\n"
+    assert Path(name).read_text() == "the last one"
+    assert files(str(Path(name).parent)) == sorted(
+        {"out", name} if name == "s.csv" else [Path(name).name]
+    )
+    assert export(*arguments, "--force").code == 0
+    assert Path(name).read_bytes() != b"the last one"
+
+
+def test_all_needs_a_directory(store: FakeStore, export: Run) -> None:
+    Path("afile").write_text("mine")
+    for directory in ("afile", "afile/out"):
+        ran = export("all", directory)
+        assert (ran.code, store.asked) == (2, [])
+        assert f"{directory} cannot be made a directory" in ran.err
+    assert Path("afile").read_text() == "mine"
 
 
 def test_quotas_are_waited_for_and_every_item_comes_once(store: FakeStore, export: Run) -> None:

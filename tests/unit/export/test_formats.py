@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ def test_parquet_has_the_same_columns_with_times_and_json_as_such(export: Run) -
     ]
     assert export("states", "--out", "c.parquet").code == 0
     assert rows("SELECT value FROM 'c.parquet'") == [("-0.0",), ('"ok"',)]
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.parquet"])
+def test_an_id_may_begin_with_a_byte_order_mark(store: FakeStore, export: Run, name: str) -> None:
+    store.items["events"] = [
+        EVENTS[0].replace('"externalId":"b"', f'"externalId":"\ufeff{one}"') for one in "bc"
+    ]
+    assert export("events", "--out", name).code == 0
+    if name == "a.ndjson":
+        lines = Path(name).read_text().splitlines()
+        ids = [json.loads(line)["externalId"] for line in lines]
+    elif name == "a.csv":
+        ids = [line.partition(",")[0] for line in Path(name).read_text().splitlines()[1:]]
+    else:
+        ids = [id_ for (id_,) in rows("SELECT externalId FROM 'a.parquet'")]
+    assert ids == ["\ufeffb", "\ufeffc"]
 
 
 def test_the_name_tells_the_compression(export: Run) -> None:

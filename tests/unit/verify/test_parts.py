@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -31,6 +32,18 @@ def test_sums_are_exact() -> None:
     assert exact_total([]) == Total(0, "0")
     assert exact_total(["1e9999", "1"]) == Total(2, None)
     assert exact_total(["1e999999999999", "1", "1"]) == Total(3, None)
+
+
+@pytest.mark.parametrize(
+    "number", ["1e99999999999999999999", "1e-99999999999999999999", "1e999999", "1e5000", "1e-5000"]
+)
+def test_a_sum_of_more_digits_than_are_added_is_none(number: str) -> None:
+    assert exact_total([number]) == Total(1, None)
+
+
+def test_a_sum_of_as_many_digits_as_are_added_is_spelled_out() -> None:
+    assert exact_total(["1e4999"]) == Total(1, "1" + "0" * 4_999)
+    assert exact_total(["-1e-4999"]) == Total(1, "-0." + "0" * 4_998 + "1")
 
 
 def test_a_seed_chooses_the_same_entities_in_whatever_order_they_come() -> None:
@@ -83,7 +96,7 @@ def event(external_id: str, amount: int, key: str | None, at: str | None = AT) -
     return tuple(msgspec.json.encode(member) for member in members)
 
 
-def state(external_id: str, value: int, at: str | None) -> Item:
+def state(external_id: str, value: Any, at: str | None) -> Item:
     return tuple(msgspec.json.encode(member) for member in (external_id, "balance", at, value))
 
 
@@ -97,9 +110,17 @@ def as_source(members: Sequence[str], item: Item) -> bytes:
 class Compared:
     """The outcome of comparing two lists of items."""
 
-    def __init__(self, kind: str, source: Sequence[Item], stored: Sequence[Item]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        source: Sequence[Item],
+        stored: Sequence[Item],
+        *,
+        sums: Sequence[str] = (),
+        partial: bool = False,
+    ) -> None:
         listing = LISTINGS[kind]
-        rows = Comparable(listing, {})
+        rows = Comparable(listing, {}, sums=sums)
         with Tables(listing.kind, rows.columns) as tables:
             tables.add(
                 "source",
@@ -111,9 +132,12 @@ class Compared:
             tables.finish("source")
             tables.add("stored", [rows.stored_row(at, item) for at, item in enumerate(stored, 1)])
             tables.finish("stored")
-            self.counts: Counts = tables.compare(partial=False)
+            self.counts: Counts = tables.compare(partial=partial)
             self.missing_rows = tables.missing_rows(9)
             self.extra_ids = tables.extra_ids(9)
+            self.stored_sums = [
+                exact_total(tables.numbers("stored", at)) for at in range(len(sums))
+            ]
             self.fields = {
                 found.field: [example.row for example in found.rows]
                 for found in find_differences(tables, rows, listing, shown=False)
@@ -167,6 +191,41 @@ def test_the_latest_observation_counts_and_of_equal_ones_the_last() -> None:
     assert (found.differences, found.counts.superseded) == ((0, 0, 0), 2)
     unobserved = [state("p", 3, None), state("p", 1, late)]
     assert Compared("states", unobserved, [state("p", 3, late)]).differences == (0, 0, 0)
+
+
+def test_a_state_that_is_no_object_differs_as_a_whole() -> None:
+    values: list[Any] = [5, {"value": 5}, "x", {}, [], {}, 5, {"value": 5}]
+    others: list[Any] = [{"value": 5}, 5, {}, "x", {}, [], 5, {"value": 5}]
+    source = [state(f"p{at}", value, AT) for at, value in enumerate(values)]
+    stored = [state(f"p{at}", value, AT) for at, value in enumerate(others)]
+    found = Compared("states", source, stored)
+    assert found.differences == (0, 0, 6)
+    assert found.fields == {"value": [1, 2, 3, 4, 5]}  # and 6: five examples are named
+
+
+def test_a_member_is_told_from_the_payload_of_the_same_name() -> None:
+    found = Compared("states", [state("p", {"value": 5}, AT)], [state("p", {"value": 6}, AT)])
+    assert found.fields == {"value.value": [1]}
+
+
+def test_what_a_partial_source_has_not_is_named_and_not_summed() -> None:
+    stored = [state("p", 1, AT), state("q", 2, AT), state("r", 3, AT)]
+    found = Compared("states", stored[:1], stored, sums=["value"], partial=True)
+    assert (found.counts.extra, found.extra_ids) == (2, ["q", "r"])
+    assert found.stored_sums == [Total(1, "1")]
+
+
+@pytest.mark.parametrize("value", [r'"\ud800"', "[" * 3_000 + "]" * 3_000])
+def test_a_row_that_cannot_be_read_whole_is_equal_to_nothing(value: str) -> None:
+    rows = Comparable(STATES, {})
+    item = f'{{"externalId":"p","stateKey":"balance","value":{value}}}'
+    assert rows.source_row(1, item.encode()).external_id is None
+
+
+def test_hashes_are_of_this_comparison_alone() -> None:
+    item = state("p", 5, AT)
+    contents = {tuple(Comparable(STATES, {}).stored_row(1, item)) for _ in range(2)}
+    assert len(contents) == 2
 
 
 def test_a_row_that_no_server_takes_is_missing_whatever_is_stored() -> None:
