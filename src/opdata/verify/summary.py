@@ -114,7 +114,7 @@ class Summary(Struct, rename="camel"):
         for each in self.sums:
             verdict = "equal" if each.equal else "different"
             if not each.source.numbers and not each.stored.numbers:
-                verdict = "nothing to compare"
+                verdict = "nothing to compare, for no number stands under that name"
             lines.append(
                 f"sum of {each.column}: {each.source.words()} in the source, "
                 f"{each.stored.words()} in the store: {verdict}"
@@ -123,8 +123,18 @@ class Summary(Struct, rename="camel"):
         if self.waits:
             waits = (f"{reason} ({times:,})" for reason, times in self.waits.items())
             lines.append(f"had to wait: {', '.join(waits)}")
-        lines.append(f"{'equal' if self.equal else 'different'}, {self.seconds:,.1f} s")
+        lines.append(f"{self._verdict()}, {self.seconds:,.1f} s")
         return lines
+
+    def _verdict(self) -> str:
+        if self.equal:
+            return "equal"
+        rows = self.missing or self.different or (self.extra and not self.partial)
+        sums = any(
+            each.source.numbers or each.stored.numbers for each in self.sums if not each.equal
+        )
+        personal = self.personal is not None and self.personal.different
+        return "different" if rows or sums or personal else "not shown to be equal"
 
     def _asides(self) -> list[str]:
         counts = [
