@@ -13,7 +13,7 @@ from opdata.ids import new_event_ids
 from opdata.ingest import check_entities
 from opdata.model import MAX_BATCH_ENTITIES
 from opdata.pii import Sealer
-from opdata.storage.base import UpsertEntities
+from opdata.storage.work import UpsertEntities
 from opdata.templates import Template, find_template
 from opdata.wire import decode
 

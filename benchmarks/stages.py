@@ -13,11 +13,11 @@ from benchmarks import payloads
 from opdata.ingest import Checked, check_entities, check_events
 from opdata.model import MAX_BATCH_ENTITIES, MAX_BATCH_EVENTS
 from opdata.pii import Sealer
-from opdata.storage.base import Outcome, Reply, UpsertEntities, Write
 from opdata.storage.sqlite.connection import connect
 from opdata.storage.sqlite.numbers import EntityNumbers
 from opdata.storage.sqlite.schema import migrate
 from opdata.storage.sqlite.writes import perform
+from opdata.storage.work import Outcome, Reply, UpsertEntities, Write
 from opdata.templates import find_template
 from opdata.wire import decode, encode
 from opdata.wire.schema import EntityItem, EventItem

@@ -21,14 +21,14 @@ from opdata.clock import format_ms, now_ms, parse_ms
 from opdata.errors import ConfigError
 from opdata.files import flush
 from opdata.model import Erasure, Operator
-from opdata.storage.base import (
+from opdata.storage.base import Store
+from opdata.storage.work import (
     AdoptErasures,
     DeleteEntity,
     LiftHold,
     Outcome,
     PlaceHold,
     Reply,
-    Store,
     Work,
     Write,
 )

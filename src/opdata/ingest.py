@@ -18,7 +18,8 @@ from opdata.clock import parse_ms
 from opdata.ids import new_entity_ids, new_event_ids
 from opdata.model import BatchResult, ItemCode, ItemError
 from opdata.pii import Sealer
-from opdata.storage.base import (
+from opdata.storage.pieces import Pieces, in_pieces
+from opdata.storage.work import (
     AppendEvents,
     EntityRow,
     EventColumns,
@@ -27,7 +28,6 @@ from opdata.storage.base import (
     StateRow,
     UpsertEntities,
 )
-from opdata.storage.pieces import Pieces, in_pieces
 from opdata.templates import EntityRule, Template, missing_field, missing_fields
 from opdata.wire.decode import (
     Batch,

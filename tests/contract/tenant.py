@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from opdata.ids import new_entity_ids, new_event_ids, new_job_id
 from opdata.keys import NewKey, new_key
 from opdata.model import ALL_SCOPES, Entity, Erasure, Event, Operator, Scope, State
-from opdata.storage.base import (
+from opdata.storage.base import Store
+from opdata.storage.reads import EventQuery
+from opdata.storage.work import (
     AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
     EntityRow,
     EventColumns,
-    EventQuery,
     JobDraft,
     LiftHold,
     Outcome,
@@ -25,7 +26,6 @@ from opdata.storage.base import (
     Reply,
     SetStates,
     StateRow,
-    Store,
     UpsertEntities,
     Work,
     Write,

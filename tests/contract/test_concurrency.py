@@ -7,7 +7,8 @@ from collections import Counter
 
 from opdata.errors import Conflict
 from opdata.model import JobType
-from opdata.storage.base import JobDraft, JobQuery, Reply
+from opdata.storage.reads import JobQuery
+from opdata.storage.work import JobDraft, Reply
 from tests.contract.conftest import Opener
 from tests.contract.tenant import (
     NOW_MS,

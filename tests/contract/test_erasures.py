@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from opdata.model import Erasure, LegalHold
-from opdata.storage.base import AdoptErasures, DeleteEntity
+from opdata.storage.work import AdoptErasures, DeleteEntity
 from tests.contract.conftest import Opener
 from tests.contract.tenant import NOW_MS, Seal, Tenant, Written, entity_row, event_row, state_row
 

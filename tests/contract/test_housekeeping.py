@@ -9,14 +9,9 @@ import pytest
 
 from opdata.errors import Unavailable
 from opdata.model import Quota
-from opdata.storage.base import (
-    IDEMPOTENCY_TTL_MS,
-    EventQuery,
-    EventScan,
-    JobQuery,
-    StateScan,
-    Store,
-)
+from opdata.storage.base import Store
+from opdata.storage.reads import EventQuery, EventScan, JobQuery, StateScan
+from opdata.storage.work import IDEMPOTENCY_TTL_MS
 from tests.contract.conftest import Opener
 from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row
 

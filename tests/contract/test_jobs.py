@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from opdata.model import Job
-from opdata.storage.base import JobDraft, JobQuery, Reply
+from opdata.storage.reads import JobQuery
+from opdata.storage.work import JobDraft, Reply
 from tests.contract.tenant import NOW_MS, Tenant, job_draft
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from opdata.model import ListedEvent, ListedState
 from opdata.storage import scans
-from opdata.storage.base import EventScan, StateScan
+from opdata.storage.reads import EventScan, StateScan
 from tests.contract.tenant import NOW_MS, Tenant, event_row, state_row
 
 

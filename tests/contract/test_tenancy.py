@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from opdata.errors import Conflict
-from opdata.storage.base import ChangeSettings, JobQuery, Reply
+from opdata.storage.reads import JobQuery
+from opdata.storage.work import ChangeSettings, Reply
 from tests.contract.tenant import (
     NOW_MS,
     Seal,

@@ -9,13 +9,13 @@ import pytest
 
 from opdata.errors import IdempotencyKeyReused
 from opdata.model import RetentionPolicy
-from opdata.storage.base import (
+from opdata.storage.reads import JobQuery
+from opdata.storage.work import (
     IDEMPOTENCY_TTL_MS,
     ChangeSettings,
     Claim,
     DeleteEntity,
     JobDraft,
-    JobQuery,
     Outcome,
     Reply,
     SetStates,

@@ -12,7 +12,9 @@ from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.model import BatchResult, Entity, Event, Operator, State
 from opdata.pii import KeyRing, Sealer
 from opdata.storage import open_store
-from opdata.storage.base import EventQuery, Outcome, Reply, Store, Write
+from opdata.storage.base import Store
+from opdata.storage.reads import EventQuery
+from opdata.storage.work import Outcome, Reply, Write
 from opdata.templates import Template, find_template
 from opdata.wire import decode, encode
 from tests.property.json_text import parse

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opdata.errors import InvalidInput
 from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.pii import Sealer
-from opdata.storage.base import Outcome
+from opdata.storage.work import Outcome
 from opdata.templates import find_template
 from opdata.wire import decode, encode
 from tests.property.json_text import any_strings, any_values, object_text, objects, parse

@@ -7,7 +7,7 @@ import pytest
 
 from opdata.ingest import Checked, check_entities, check_events
 from opdata.pii import Sealer
-from opdata.storage.base import AppendEvents
+from opdata.storage.work import AppendEvents
 from opdata.templates import Template, find_template
 from opdata.wire import decode
 from tests.support.api import deposit, player

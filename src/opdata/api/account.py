@@ -9,7 +9,7 @@ from opdata.clock import parse_ms
 from opdata.errors import Forbidden, InvalidInput, NotFound
 from opdata.keys import new_key
 from opdata.model import SCOPES, ApiKey, OperatorSettings, RetentionPolicy, RetentionWindow
-from opdata.storage.base import ChangeSettings, Outcome, Reply
+from opdata.storage.work import ChangeSettings, Outcome, Reply
 from opdata.templates import all_templates, find_template
 from opdata.wire import encode
 from opdata.wire.schema import (

@@ -32,7 +32,8 @@ from opdata.errors import (
     WireError,
 )
 from opdata.model import ApiKey, Operator, Quota
-from opdata.storage.base import Reply, Taken
+from opdata.storage.base import Taken
+from opdata.storage.work import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
 

@@ -7,7 +7,8 @@ from opdata.errors import NotFound
 from opdata.ids import new_job_id
 from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.model import MAX_BATCH_ENTITIES, MAX_BATCH_EVENTS, MAX_BATCH_STATES, BatchResult
-from opdata.storage.base import JobDraft, JobQuery, Outcome, Reply
+from opdata.storage.reads import JobQuery
+from opdata.storage.work import JobDraft, Outcome, Reply
 from opdata.wire import decode, encode
 from opdata.wire.schema import BatchParams, JobsParams
 

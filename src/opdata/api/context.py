@@ -19,15 +19,8 @@ from opdata.config import Settings
 from opdata.errors import InvalidInput, TemplateNotConfigured, Unauthorized
 from opdata.model import ApiKey, Operator, OperatorSettings, Quota
 from opdata.pii import KeyRing, Sealer
-from opdata.storage.base import (
-    Claim,
-    JobDraft,
-    Outcome,
-    Reply,
-    Store,
-    Work,
-    Write,
-)
+from opdata.storage.base import Store
+from opdata.storage.work import Claim, JobDraft, Outcome, Reply, Work, Write
 from opdata.templates import Template, find_template
 from opdata.wire import encode
 from opdata.wire.decode import malformed_json

@@ -12,7 +12,7 @@ from opdata.model import RateCategory, Scope
 
 if TYPE_CHECKING:
     from opdata.api.context import Call
-    from opdata.storage.base import Reply
+    from opdata.storage.work import Reply
 
 Handler = Callable[["Call"], Awaitable["Reply"]]
 

@@ -15,7 +15,7 @@ from opdata.errors import (
     WireError,
 )
 from opdata.model import ItemCode, ItemError
-from opdata.storage.base import Reply
+from opdata.storage.work import Reply
 from opdata.wire import encode
 
 STATUS: Final[dict[str, int]] = {

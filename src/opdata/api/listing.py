@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from opdata.api.context import Call, CursorInt, make_cursor, ok, read_cursor, time_param
-from opdata.storage.base import EventScan, Reply, StateScan
+from opdata.storage.reads import EventScan, StateScan
+from opdata.storage.work import Reply
 from opdata.wire import encode
 from opdata.wire.schema import EventsParams, ListedEventPage, ListedStatePage, StatesParams
 

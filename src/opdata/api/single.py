@@ -11,14 +11,8 @@ from opdata.errors import Conflict, NotFound
 from opdata.ids import format_event_id
 from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.model import BatchResult, ItemError
-from opdata.storage.base import (
-    AppendEvents,
-    DeleteEntity,
-    EventQuery,
-    Outcome,
-    Reply,
-    UpsertEntities,
-)
+from opdata.storage.reads import EventQuery
+from opdata.storage.work import AppendEvents, DeleteEntity, Outcome, Reply, UpsertEntities
 from opdata.wire import decode, encode
 from opdata.wire.schema import (
     DeletedOut,

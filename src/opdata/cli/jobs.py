@@ -13,7 +13,8 @@ from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened,
 from opdata.clock import format_ms
 from opdata.errors import ConfigError
 from opdata.model import MAX_PAGE_ITEMS, Job, JobStatus, JobType, Operator
-from opdata.storage.base import JobQuery, Store
+from opdata.storage.base import Store
+from opdata.storage.reads import JobQuery
 
 _ERRORS_SHOWN = 20
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from opdata.model import ListedEvent, ListedState
-from opdata.storage.base import EventPosition, ScanPage, StatePosition
+from opdata.storage.reads import EventPosition, ScanPage, StatePosition
 
 WALKED_ENTITIES: Final = 5_000
 """Entities that one page walks at most."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from opdata.storage.base import EventColumns, Outcome, StateRow
+from opdata.storage.work import EventColumns, Outcome, StateRow
 
 TakenKeys = Mapping[str, tuple[bytes, bytes | None]]
 """Idempotency keys of stored events, with the event's id and the fingerprint of its content."""

@@ -19,7 +19,7 @@ from opdata.config import Settings
 from opdata.ids import new_job_id
 from opdata.model import JobType
 from opdata.storage import open_store
-from opdata.storage.base import ChangeSettings, JobDraft, Reply, Write
+from opdata.storage.work import ChangeSettings, JobDraft, Reply, Write
 
 
 class Ran(NamedTuple):

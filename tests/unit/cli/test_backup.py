@@ -16,10 +16,11 @@ from opdata.erasure import erase, place_hold
 from opdata.ids import new_entity_ids
 from opdata.model import Operator
 from opdata.storage import open_store
-from opdata.storage.base import EntityRow, Reply, Store, UpsertEntities, Write
+from opdata.storage.base import Store
 from opdata.storage.sqlite import backup as backups
 from opdata.storage.sqlite.backup import new_name
 from opdata.storage.sqlite.restore import replacing
+from opdata.storage.work import EntityRow, Reply, UpsertEntities, Write
 from tests.unit.cli.conftest import Run, connected, rows_of
 
 KEY = "ab" * 32

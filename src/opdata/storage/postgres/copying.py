@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import chain, count, repeat
 from typing import Final
 
-from opdata.storage.base import EntityRow, EventColumns
 from opdata.storage.postgres.connection import Connection
+from opdata.storage.work import EntityRow, EventColumns
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"

@@ -28,21 +28,7 @@ from opdata.model import (
     Quota,
     State,
 )
-from opdata.storage.base import (
-    IDEMPOTENCY_TTL_MS,
-    DeleteEntity,
-    EventPosition,
-    EventQuery,
-    EventScan,
-    JobQuery,
-    Reply,
-    ScanPage,
-    StatePosition,
-    StateScan,
-    StoreReport,
-    Taken,
-    Write,
-)
+from opdata.storage.base import StoreReport, Taken
 from opdata.storage.buckets import bucket_of, taken_of
 from opdata.storage.postgres.connection import (
     SQL,
@@ -56,6 +42,15 @@ from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
 from opdata.storage.postgres.writes import perform
+from opdata.storage.reads import (
+    EventPosition,
+    EventQuery,
+    EventScan,
+    JobQuery,
+    ScanPage,
+    StatePosition,
+    StateScan,
+)
 from opdata.storage.records import (
     Row,
     entity_of,
@@ -69,6 +64,7 @@ from opdata.storage.records import (
     state_of,
 )
 from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
 
 T = TypeVar("T")
 

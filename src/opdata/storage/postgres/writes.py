@@ -18,7 +18,20 @@ from msgspec import UNSET
 
 from opdata.errors import IdempotencyInFlight, IdempotencyKeyReused
 from opdata.model import Erasure
-from opdata.storage.base import (
+from opdata.storage.pieces import Pieces, in_pieces
+from opdata.storage.postgres.connection import SQL, joined, joined_names
+from opdata.storage.postgres.copying import (
+    ENTITY_COLUMNS,
+    EVENT_COLUMNS,
+    copy_rows,
+    pack_entities,
+    pack_events,
+)
+from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
+from opdata.storage.postgres.numbers import EntityNumbers
+from opdata.storage.records import operator_of
+from opdata.storage.settling import TakenKeys, settle_events, settle_states
+from opdata.storage.work import (
     AdoptErasures,
     AppendEvents,
     ChangeSettings,
@@ -34,19 +47,6 @@ from opdata.storage.base import (
     UpsertEntities,
     Write,
 )
-from opdata.storage.pieces import Pieces, in_pieces
-from opdata.storage.postgres.connection import SQL, joined, joined_names
-from opdata.storage.postgres.copying import (
-    ENTITY_COLUMNS,
-    EVENT_COLUMNS,
-    copy_rows,
-    pack_entities,
-    pack_events,
-)
-from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
-from opdata.storage.postgres.numbers import EntityNumbers
-from opdata.storage.records import operator_of
-from opdata.storage.settling import TakenKeys, settle_events, settle_states
 
 T = TypeVar("T")
 

@@ -27,21 +27,15 @@ from opdata.model import (
     Quota,
     State,
 )
-from opdata.storage.base import (
-    IDEMPOTENCY_TTL_MS,
-    DeleteEntity,
+from opdata.storage.base import StoreReport, Taken
+from opdata.storage.reads import (
     EventPosition,
     EventQuery,
     EventScan,
     JobQuery,
-    Reply,
     ScanPage,
     StatePosition,
     StateScan,
-    StoreReport,
-    Taken,
-    UpsertEntities,
-    Write,
 )
 from opdata.storage.records import (
     Row,
@@ -69,6 +63,7 @@ from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.writer import Undo, Writer
 from opdata.storage.sqlite.writes import perform
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, UpsertEntities, Write
 
 T = TypeVar("T")
 

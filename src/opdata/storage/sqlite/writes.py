@@ -17,7 +17,11 @@ from msgspec.structs import astuple
 
 from opdata.errors import IdempotencyKeyReused
 from opdata.model import Erasure
-from opdata.storage.base import (
+from opdata.storage.records import operator_of
+from opdata.storage.settling import TakenKeys, settle_events, settle_states
+from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
+from opdata.storage.sqlite.numbers import EntityNumbers
+from opdata.storage.work import (
     IDEMPOTENCY_TTL_MS,
     AdoptErasures,
     AppendEvents,
@@ -33,10 +37,6 @@ from opdata.storage.base import (
     UpsertEntities,
     Write,
 )
-from opdata.storage.records import operator_of
-from opdata.storage.settling import TakenKeys, settle_events, settle_states
-from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
-from opdata.storage.sqlite.numbers import EntityNumbers
 
 _found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
 _found_keys: Final = msgspec.json.Decoder(list[tuple[int, str, str]]).decode

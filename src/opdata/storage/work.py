@@ -1,0 +1,237 @@
+"""What a store is asked to write: rows, works, and a request's write with its claim and its job.
+
+Nothing personal is in them in the clear: rows arrive masked and their sealed part comes from the `seal`
+callback (W49).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import repeat
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import astuple
+
+from opdata.model import Erasure, ItemCode, JobType, OperatorSettings, RetentionPolicy
+
+IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
+"""How long an idempotency record answers (W40)."""
+
+
+class Reply(Struct, frozen=True):
+    """An answer as it goes over the wire, and as an idempotency record keeps it.
+
+    `replay` is what a later request with the same Idempotency-Key gets, where that differs.
+    `job_output` is the job's `output`, for a write that has a job.
+    """
+
+    status: int
+    body: bytes
+    replay: Reply | None = None
+    job_output: str | None = None
+    replayed: bool = False
+
+
+class Claim(Struct, frozen=True):
+    """An Idempotency-Key in its scope: operator, method and path (W40).
+
+    `fingerprint` identifies the request: a keyed hash of the inflated body.
+    """
+
+    method: str
+    path: str
+    key: str
+    fingerprint: bytes
+
+
+class JobDraft(Struct, frozen=True):
+    """The job that a write records as completed at `Write.now_ms`."""
+
+    job_id: str
+    type: JobType
+
+
+class EntityRow(Struct, frozen=True, gc=False):
+    """An entity to upsert. `entity_id` is used only if this starts a new entity (W26).
+
+    `fingerprint` is a keyed hash of the whole plaintext item: a stored row with the same one is
+    left as it is, `updated_at` included.
+    """
+
+    entity_id: str
+    external_id: str
+    entity_type: str
+    data: str
+    fingerprint: bytes
+
+
+class EventColumns(Struct, frozen=True):
+    """Events to append, in order: a column a member, all of one length.
+
+    Thousands at a time, a column is handled in one call where rows would take one each. `data` is JSON
+    text in UTF-8. Without `idempotency_keys` no event has one; where one has, its fingerprint
+    identifies its content (W42).
+    """
+
+    event_ids: Sequence[bytes]
+    external_ids: Sequence[str]
+    event_types: Sequence[str]
+    data: Sequence[bytes]
+    occurred_at_ms: Sequence[int]
+    idempotency_keys: Sequence[str | None] | None = None
+    fingerprints: Sequence[bytes | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.event_ids)
+
+    @property
+    def keys(self) -> Iterable[str | None]:
+        """The idempotency key of each event; endless where none has one."""
+        return repeat(None) if self.idempotency_keys is None else self.idempotency_keys
+
+    def at(self, positions: Sequence[int]) -> EventColumns:
+        """The events at these positions."""
+        return self._each(lambda column: [column[at] for at in positions])
+
+    def between(self, start: int, stop: int) -> EventColumns:
+        """The events from `start` to before `stop`."""
+        return self._each(lambda column: column[start:stop])
+
+    def _each(self, pick: Callable[[Sequence[Any]], Sequence[Any]]) -> EventColumns:
+        columns: list[Any] = [None if column is None else pick(column) for column in astuple(self)]
+        return EventColumns(*columns)
+
+
+class StateRow(Struct, frozen=True, gc=False):
+    """A state to set. Unless `force`, a stored observation newer than this one stays (W28)."""
+
+    external_id: str
+    state_key: str
+    value: str
+    observed_at_ms: int
+    force: bool
+
+
+class UpsertEntities(Struct, frozen=True):
+    """Upsert rows of distinct `external_id`, in any order.
+
+    `seal(positions)` returns the sealed part of those rows, None where a row has nothing personal.
+    The store calls it at most once a try for a row, with those it is about to write and no others.
+
+    Rows that are still to be made (`Pieces`) come in the order of `external_id`, and `names` has all
+    that could be among them, so that a store can look them up beforehand.
+    """
+
+    rows: Sequence[EntityRow]
+    seal: Callable[[Sequence[int]], Sequence[bytes | None]]
+    names: Collection[str] | None = None
+
+
+class AppendEvents(Struct, frozen=True):
+    """Append events in order; those without a live entity are refused as `NOT_FOUND`.
+
+    Of events sharing an idempotency key, stored or in this write, the first counts; a later one
+    with the same fingerprint is a duplicate, with another it is a `DUPLICATE_CONFLICT` (W42).
+    """
+
+    events: EventColumns
+
+
+class SetStates(Struct, frozen=True):
+    """Set rows of distinct (`external_id`, `state_key`). Rows without a live entity are `NOT_FOUND`."""
+
+    rows: Sequence[StateRow]
+
+
+class DeleteEntity(Struct, frozen=True):
+    """Erase an entity (W51): its row becomes a tombstone without personal data or fingerprint.
+
+    Refused as `NOT_FOUND` when there is no live one, or none of that `entity_id` where one is given;
+    one under a legal hold stays as it is, and the outcome is `held` (W53). The erasure is entered in
+    the ledger, with `reason`. After the reply the erased bytes are gone from the database file, and
+    from its log as soon as no reader holds an older snapshot.
+    """
+
+    external_id: str
+    entity_id: str | None = None
+    reason: str | None = None
+
+
+class AdoptErasures(Struct, frozen=True):
+    """Enter erasures of another database into the ledger; those that are in it stay as they are."""
+
+    erasures: Sequence[Erasure]
+
+
+class PlaceHold(Struct, frozen=True):
+    """Put a live entity under a legal hold (W53), or change the reason of the one it is under.
+
+    Refused as `NOT_FOUND` when there is no live one. Of this and an erasure at the same moment, one
+    comes first and the other sees what it did.
+    """
+
+    external_id: str
+    reason: str
+
+
+class LiftHold(Struct, frozen=True):
+    """Lift the legal hold of an entity. Refused as `NOT_FOUND` when it is under none."""
+
+    external_id: str
+
+
+class ChangeSettings(Struct, frozen=True):
+    """Set the given members of the operator's settings; an UNSET one stays as it was."""
+
+    template_id: str | UnsetType | None = UNSET
+    data_retention_days: int | UnsetType | None = UNSET
+    retention_policy: RetentionPolicy | UnsetType | None = UNSET
+
+
+Work = (
+    UpsertEntities
+    | AppendEvents
+    | SetStates
+    | DeleteEntity
+    | AdoptErasures
+    | PlaceHold
+    | LiftHold
+    | ChangeSettings
+)
+
+
+class Outcome(Struct):
+    """What a write did, by position in its rows.
+
+    `refused` maps a position to its code. `entity_ids` and `created` are filled for
+    `UpsertEntities` (one entry a row), `duplicates` for `AppendEvents` (positions), `settings` for
+    `ChangeSettings`.
+    """
+
+    refused: dict[int, ItemCode] = {}
+    duplicates: dict[int, bytes] = {}
+    """Position of each duplicate event, with the id of the event it repeats."""
+    entity_ids: Sequence[str] = ()
+    created: Sequence[bool] = ()
+    settings: OperatorSettings | None = None
+    held: bool = False
+    """`DeleteEntity` found the entity under a legal hold."""
+
+
+class Write(Struct, frozen=True):
+    """One request's writes: one transaction, all of it or nothing (W25).
+
+    In the transaction: the claim is inserted or answered; `work` is done; `finish(outcome)` renders
+    the reply, which is stored with the claim and in the job. `finish` must be pure: a store that
+    retries a transaction calls it again. With `dry_run` everything is done and then undone; claim
+    and job are left out (W31).
+    """
+
+    operator_id: int
+    now_ms: int
+    work: Work
+    finish: Callable[[Outcome], Reply]
+    claim: Claim | None = None
+    job: JobDraft | None = None
+    dry_run: bool = False
