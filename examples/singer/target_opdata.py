@@ -51,6 +51,8 @@ class Stream:
     @classmethod
     def of(cls, name: str, settings: Json) -> Stream:
         """A stream from its part of the configuration."""
+        if not isinstance(settings, dict):
+            raise Unusable(f"streams.{name} is to be an object of settings")
         if unknown := sorted(settings.keys() - SETTINGS):
             raise Unusable(f"streams.{name}: there is no setting {unknown[0]!r}")
         if missing := sorted({"kind", "type", "id"} - settings.keys()):
@@ -171,6 +173,19 @@ def as_json(value: object) -> str:
     return _encoder.encode(value).decode() + "\n"
 
 
+def read_config(path: Path) -> Json:
+    """The configuration. Raises `Unusable` when it cannot be read, or holds no streams."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Unusable(f"{path} is not JSON") from None
+    if not isinstance(config, dict) or not isinstance(config.get("streams"), dict):
+        raise Unusable(f"{path} has no streams: name each with its kind, type and id")
+    return config
+
+
 def main() -> int:
     """Run until standard input ends; the exit code."""
     parser = argparse.ArgumentParser(
@@ -179,13 +194,17 @@ def main() -> int:
     parser.add_argument(
         "--config", required=True, help="a JSON file; see the README beside this file"
     )
-    config: Json = json.loads(Path(parser.parse_args().config).read_text(encoding="utf-8"))
+    arguments = parser.parse_args()
     try:
+        config = read_config(Path(arguments.config))
         streams = {name: Stream.of(name, one) for name, one in config["streams"].items()}
         with Client(config.get("url"), config.get("api_key")) as client:
             target = Target(client, streams, config.get("rejects"))
             target.run(sys.stdin)
-    except (Unusable, ClientError, ValueError, KeyError) as error:
+    except Unusable as error:
+        print(f"target-opdata: {error}", file=sys.stderr)
+        return 2
+    except (ClientError, ValueError, KeyError) as error:
         print(f"target-opdata: {error}", file=sys.stderr)
         return 1
     print(f"target-opdata: {target.accepted} accepted, {target.refused} refused", file=sys.stderr)

@@ -171,5 +171,28 @@ def test_input_that_cannot_be_loaded_safely_is_refused(
 ) -> None:
     done = run("".join(lines), variables)
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "config.json cannot be read: No such file or directory"),
+        ("nonsense", "config.json is not JSON"),
+        ("{}", "config.json has no streams: name each with its kind, type and id"),
+        ('{"streams": {"wallets": 1}}', "streams.wallets is to be an object of settings"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_told_in_one_line(
+    variables: dict[str, str], tmp_path: Path, text: str | None, message: str
+) -> None:
+    config = tmp_path / "config.json"
+    if text is not None:
+        config.write_text(text)
+    done = run("", variables, config)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("target-opdata: ")
+    assert done.stderr.endswith(f"{message}\n")
+    assert done.stderr.count("\n") == 1

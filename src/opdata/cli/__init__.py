@@ -170,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if tokens[:1] in (["load"], ["verify"]):
         # Standard input; the parser takes a lone dash for an option.
         tokens = ["/dev/stdin" if each == "-" else each for each in tokens]
+    elif tokens[:1] == ["export"]:
+        tokens = _with_dash_for_out(tokens)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A check mark must not end a command in a terminal that cannot show one.
@@ -193,6 +195,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return Exit.FAULT
     return Exit.OK if code is None else int(code)
+
+
+def _with_dash_for_out(tokens: Sequence[str]) -> list[str]:
+    """The tokens with `--out -`, standard output, in one: the parser takes a lone dash for an option."""
+    joined: list[str] = []
+    for each in tokens:
+        if each == "-" and joined[-1] == "--out":
+            joined[-1] = "--out=-"
+        else:
+            joined.append(each)
+    return joined
 
 
 def _console(tokens: Sequence[str]) -> Console | None:

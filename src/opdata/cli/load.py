@@ -13,7 +13,7 @@ from opdata.cli.output import fail, note, print_json, print_table, say, visible
 from opdata.cli.remote import INTERRUPTED
 from opdata.cli.sending_options import SendingOptions
 from opdata.cli.source_options import SourceOptions, Sources, selection_of
-from opdata.loader.errors import LoadError
+from opdata.loader.errors import LoadError, SourceUnreachable
 from opdata.loader.kinds import ENTITIES, EVENTS, STATES
 from opdata.loader.plan import Plan, read_plan
 from opdata.loader.run import run_load
@@ -117,6 +117,9 @@ def _run_plan(plan: Plan, options: SendingOptions) -> PlanSummary:
 def _load(select: Callable[[], Selection], options: SendingOptions) -> int:
     try:
         summary = run_load(options.load(select()))
+    except SourceUnreachable as error:
+        fail(str(error))
+        return Exit.UNAVAILABLE
     except LoadError as error:
         fail(str(error))
         return Exit.USAGE

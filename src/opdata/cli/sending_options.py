@@ -15,7 +15,7 @@ from msgspec import structs
 from opdata.cli.remote import DEFAULT_URL, GiveUpAfter, Url, api_key, checked_url, patience
 from opdata.loader.errors import LoadError
 from opdata.loader.plan import Plan
-from opdata.loader.resuming import Resumable, checkpoint_for, checkpoints_for_plan
+from opdata.loader.resuming import Resumable, checkpoint_for, checkpoints_for_plan, masked
 from opdata.loader.run import Load
 from opdata.loader.run_plan import StepLoad
 from opdata.loader.selection import Selection
@@ -91,7 +91,12 @@ class SendingOptions:
     def load(self, selection: Selection) -> Load:
         """The load of one source. Raises `LoadError` and `WrongOption` for what cannot be."""
         load = self._load(selection)
-        path = None if self.dry_run else self._place(lambda: checkpoint_for(selection))
+        if self.dry_run:
+            return load
+        key = masked(load.api_key)
+        path = self._place(
+            lambda: checkpoint_for(selection, url=load.url, masked_key=key, resume=self.resume)
+        )
         if path is None:
             return load
         return structs.replace(load, resumable=self._resumable_at(path, keep=False))
@@ -101,14 +106,20 @@ class SendingOptions:
 
         Raises `LoadError` and `WrongOption`.
         """
-        if self.rejects is not None:
-            self._make_rejects_directory(self.rejects, plan)
         loads = []
         for step in plan.steps:
             load = self._load(step.selection)
             rejects = self.rejects and self.rejects / f"{step.name}.ndjson"
             loads.append(StepLoad(step.name, structs.replace(load, rejects=rejects)))
-        if not self.dry_run and (directory := self._place(lambda: checkpoints_for_plan(plan.path))):
+        if self.rejects is not None:
+            self._make_rejects_directory(self.rejects, plan)
+        if self.dry_run or not loads:
+            return loads
+        url, key = loads[0].load.url, masked(loads[0].load.api_key)
+        directory = self._place(
+            lambda: checkpoints_for_plan(plan.path, url=url, masked_key=key, resume=self.resume)
+        )
+        if directory is not None:
             loads = [self._with_checkpoint(step, directory) for step in loads]
         return loads
 
@@ -120,7 +131,7 @@ class SendingOptions:
         if rejects.resolve() == plan.path.resolve():
             raise LoadError(f"{rejects} is what is loaded; write the rejects to another directory")
         try:
-            rejects.mkdir(mode=0o700, parents=True, exist_ok=True)
+            rejects.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise LoadError(f"--rejects: {rejects} is no directory: {error.strerror}") from None
 
@@ -133,6 +144,9 @@ class SendingOptions:
             raise LoadError(f"--concurrency must be 1 to {MAX_CONCURRENCY}")
         if self.dry_run and self.resume:
             raise LoadError("--check writes nothing, and so there is nothing to --resume")
+        for name, path in {"--rejects": self.rejects, "--checkpoint": self.checkpoint}.items():
+            if path is not None and not path.parent.is_dir():
+                raise LoadError(f"{name}: there is no directory {path.parent}")
         url = checked_url(self.url)
         return Load(
             selection=selection,

@@ -26,7 +26,7 @@ from opdata.cli.remote import (
 from opdata.cli.source_options import SourceOptions, Sources, selection_of
 from opdata.client.errors import ClientError
 from opdata.export.errors import ExportError, Interrupted
-from opdata.loader.errors import LoadError
+from opdata.loader.errors import LoadError, SourceUnreachable
 from opdata.loader.kinds import ENTITIES, EVENTS, STATES
 from opdata.loader.selection import Selection
 from opdata.verify.run import Verification, run_verify
@@ -132,6 +132,9 @@ def _verify(
 ) -> int:
     try:
         summary = run_verify(_plan(select(), options, sample, seed))
+    except SourceUnreachable as error:
+        fail(str(error))
+        return Exit.UNAVAILABLE
     except (LoadError, ExportError) as error:
         fail(str(error))
         return Exit.USAGE

@@ -22,7 +22,13 @@ from opdata.client.errors import (
 from opdata.client.retry import MAX_INTERNAL_ERRORS, WaitReason, parse_retry_after_s, wait_reason
 
 _NOTHING_DONE = frozenset({429, 503})
-_NEVER_LEFT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_NEVER_LEFT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.WriteError,
+)
+"""Failures of a request that did not leave, or not to its end: nobody can have carried it out."""
 FAILURES = (httpx2.TransportError, httpx2.DecodingError)
 """What the HTTP library raises when there is no answer, or none that can be read."""
 
@@ -75,10 +81,9 @@ class Exchange:
         self.unsure = False
         """Whether an attempt that was not answered may have been executed."""
 
-    def failed(self, error: Exception) -> Trouble:
-        """An attempt that got no answer."""
-        # A request that never left cannot have been executed.
-        self.unsure = self.unsure or not isinstance(error, _NEVER_LEFT)
+    def failed(self, error: Exception, *, cut_off: bool = False) -> Trouble:
+        """An attempt that got no answer; `cut_off` when the other side stopped taking it before its end."""
+        self.unsure = self.unsure or not (cut_off or isinstance(error, _NEVER_LEFT))
         cause = str(error) or type(error).__name__
         return Trouble("unreachable", f"{self._url} cannot be reached: {cause}")
 
@@ -129,7 +134,9 @@ class Exchange:
             and bytes(envelope.data)
         ):
             return Answer(bytes(envelope.data), replayed, self.unsure, _request_id(response))
-        context = self._context(response)
+        # An answer to this attempt says nothing of an earlier one, unless it is that one's.
+        is_unknown = self._writes and self.unsure and not replayed
+        context = self._context(response) | {"outcome_unknown": is_unknown}
         if envelope is None or envelope.error is None:
             foreign = f"{self._url} answered HTTP {status}, but not as an Operator Data API does"
             if status == httpx2.codes.CONTENT_TOO_LARGE:

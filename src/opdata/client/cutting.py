@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from opdata.client.answers import Answer
 from opdata.client.errors import ForeignAnswer, TooLarge
-from opdata.client.items import Unencodable, encode
+from opdata.client.items import Unencodable, encode, has_own_key
 from opdata.client.results import Chunk, ItemError
 
 T = TypeVar("T")
@@ -29,11 +29,17 @@ class BatchKind(Struct, frozen=True):
 
     path: str
     max_items: int
+    last_wins: bool
+    """Whether an item that is sent again replaces itself (W24)."""
+
+    def may_repeat(self, items: Sequence[bytes]) -> bool:
+        """Whether items may be sent again under another key when they may have been stored."""
+        return self.last_wins or all(map(has_own_key, items))
 
 
-ENTITIES = BatchKind("/batch/entities", 1_000)
-EVENTS = BatchKind("/batch/events", 5_000)
-STATES = BatchKind("/batch/states", 1_000)
+ENTITIES = BatchKind("/batch/entities", 1_000, last_wins=True)
+EVENTS = BatchKind("/batch/events", 5_000, last_wins=False)
+STATES = BatchKind("/batch/states", 1_000, last_wins=True)
 
 
 class Batch(Struct, Generic[T], frozen=True):
@@ -137,7 +143,9 @@ class _ItemError(Struct, rename={"external_id": "externalId"}):
     external_id: str | None = None
 
 
-class _BatchAnswer(Struct, rename="camel"):
+class BatchAnswer(Struct, rename="camel"):
+    """The answer of a batch endpoint (W21)."""
+
     succeeded: int
     failed: int
     errors: list[_ItemError]
@@ -145,7 +153,7 @@ class _BatchAnswer(Struct, rename="camel"):
     job_id: str | None = None
 
 
-_answers = msgspec.json.Decoder(_BatchAnswer)
+_answers = msgspec.json.Decoder(BatchAnswer)
 
 
 class Tally(Struct, Generic[T]):
@@ -161,7 +169,7 @@ class Tally(Struct, Generic[T]):
 
     def count(self, batch: Batch[T], answer: Answer) -> None:
         """Count the answer to a batch in. Raises `ForeignAnswer` when it does not add up (W21)."""
-        result = _decode(answer, len(batch.items))
+        result = decode_answer(answer, len(batch.items))
         self.answers += 1
         self.succeeded += result.succeeded
         self.duplicates += result.duplicates
@@ -218,7 +226,8 @@ def checked_key(key: str, max_chars: int = 255) -> str:
     return key
 
 
-def _decode(answer: Answer, items: int) -> _BatchAnswer:
+def decode_answer(answer: Answer, items: int) -> BatchAnswer:
+    """The answer to a batch of so many items. Raises `ForeignAnswer` when it does not add up (W21)."""
     try:
         result = _answers.decode(answer.data)
     except msgspec.DecodeError:

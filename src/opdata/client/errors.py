@@ -75,8 +75,9 @@ class Refused(ClientError):
 
     @property
     def changed_nothing(self) -> bool:
-        """Whether the server says that it did nothing: its own 4xx."""
-        return bool(self.code) and httpx2.codes.is_client_error(self.status)
+        """Whether the server says that it did nothing: its own 4xx, and no attempt that was lost."""
+        is_its_own = bool(self.code) and httpx2.codes.is_client_error(self.status)
+        return is_its_own and not self.outcome_unknown
 
 
 class ForeignAnswer(Refused):

@@ -10,12 +10,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import httpx2
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+PIECE_BYTES: Final = 256 * 1024
 
 Rows: TypeAlias = Iterable[T] | AsyncIterable[T]
 HttpClient: TypeAlias = httpx2.AsyncClient
@@ -54,6 +56,12 @@ async def each(rows: Rows[T]) -> AsyncIterator[T]:
     else:
         for row in rows:
             yield row
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A body bit by bit: only between them is it seen that the other side has stopped taking it."""
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]
 
 
 async def in_window(

@@ -87,6 +87,10 @@ StateItem: TypeAlias = State | Mapping[str, Any]
 """An item, or its JSON object as the wire contract has it: `{"externalId": …}`."""
 
 
+class _OwnKey(Struct, rename="camel"):
+    idempotency_key: Any = None
+
+
 def encode(value: Any) -> bytes:
     """The JSON of a value: `Decimal` as its digits, an aware datetime as RFC 3339.
 
@@ -100,6 +104,14 @@ def encode(value: Any) -> bytes:
     if b"null" in text or b"NaN" in text or b"Infinity" in text:
         _refuse_non_numbers(value)
     return text
+
+
+def has_own_key(item: bytes) -> bool:
+    """Whether an encoded item has an `idempotencyKey`, and so is stored once however often it is sent."""
+    try:
+        return bool(msgspec.json.decode(item, type=_OwnKey).idempotency_key)
+    except msgspec.DecodeError:
+        return False
 
 
 def require_aware(name: str, moment: datetime) -> datetime:
@@ -130,8 +142,15 @@ def _explain(error: Exception, value: Any) -> str:
 
 def _refuse_non_numbers(value: Any) -> None:
     for place, found in _leaves(value, ""):
-        if isinstance(found, float | Decimal) and not isfinite(found):
+        if not _is_number(found):
             raise Unencodable(f'Field "{place}" must be a number that JSON has: NaN or infinite')
+
+
+def _is_number(found: Any) -> bool:
+    # Not by way of a float, which takes large numbers for infinite and some NaN not at all.
+    if isinstance(found, Decimal):
+        return found.is_finite()
+    return not isinstance(found, float) or isfinite(found)
 
 
 def _leaves(value: Any, place: str) -> Any:

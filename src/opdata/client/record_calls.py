@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from opdata.client import records
-from opdata.client.calls import MAX_PAGE_ITEMS, AsyncCalls, entity_path, time_text
+from opdata.client.calls import MAX_PAGE_ITEMS, AsyncCalls, time_text
 from opdata.client.items import Entity, Event, State, encode
+from opdata.client.paths import entity_path
 from opdata.client.records import EntityAck, EventAck, Page, StoredEntity, StoredEvent, StoredState
 
 

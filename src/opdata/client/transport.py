@@ -6,12 +6,12 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx2
 
 from opdata.client.answers import FAILURES, Answer, Exchange
-from opdata.client.io import Clock, HttpClient, HttpTransport, SystemClock
+from opdata.client.io import PIECE_BYTES, Clock, HttpClient, HttpTransport, SystemClock, in_pieces
 from opdata.client.retry import Backoff, Deadline, Patience, WaitReason
 
 __all__ = ["BASE_PATH", "Answer", "AsyncTransport", "OnWait"]
@@ -128,22 +128,27 @@ class AsyncTransport:
         patience = patience or self._patience
         exchange = Exchange(self.url, idempotency_key=idempotency_key, writes=method != "GET")
         headers = _headers(body, idempotency_key, content_encoding)
+        large = body if body is not None and len(body) > PIECE_BYTES else None
+        if large is not None:
+            headers["Content-Length"] = str(len(large))
         target = path if path.startswith(_AT_ROOT) else BASE_PATH + path
         shown = f"{method} {_EXTERNAL_ID.sub('/entities/{externalId}', path)}"
         attempt = 0
         while True:
             attempt += 1
+            sent = _Sent()
             try:
                 response = await self._client.request(
                     method,
                     target,
-                    content=body,
+                    content=body if large is None else in_pieces(large),
                     params=params,
                     headers=headers,
                     timeout=self._timeout(patience),
+                    extensions={"trace": sent.trace},
                 )
             except FAILURES as error:
-                outcome = exchange.failed(error)
+                outcome = exchange.failed(error, cut_off=sent.is_cut_off)
                 _log.debug("%s: attempt %d: %s", shown, attempt, type(error).__name__)
             else:
                 patience.heard()
@@ -181,6 +186,23 @@ class AsyncTransport:
         # Only a deadline bounds the wait for a free connection: it is no trouble of the server's.
         pool_s = None if left_s is None else longest_s
         return httpx2.Timeout(longest_s, connect=min(_CONNECT_S, longest_s), pool=pool_s)
+
+
+class _Sent:
+    """Whether a request went out to its end.
+
+    The HTTP library keeps it to itself when the other side stops reading, because there may be an answer
+    all the same, such as a 413. When there is none, this tells that nothing can have been carried out.
+    """
+
+    def __init__(self) -> None:
+        self.is_cut_off = False
+
+    async def trace(self, step: str, details: Mapping[str, Any]) -> None:
+        """Called by the HTTP library at each step of a request."""
+        failure = details.get("exception")
+        if ".send_request_" in step and type(failure).__name__ == "WriteError":
+            self.is_cut_off = True
 
 
 def _headers(

@@ -70,7 +70,7 @@ class Checked(Struct, frozen=True):
         """The report in words."""
         lines = [each.line(read) for each in self.problems]
         if self.remarks:
-            lines.append("accepted, but have a look:")
+            lines.append("no reason to refuse, but have a look:")
             lines += [f"  {each.line(read)}" for each in self.remarks]
         return lines
 

@@ -1,7 +1,8 @@
 """The checkpoint of a load: which batches are acknowledged, so that the load can be resumed.
 
 An NDJSON file that is only ever appended to. Its first line says which load it is of; then there is a
-line for every batch before it is sent, and one when all its items have been answered. A line is on the
+line for every batch, and every part of one, before it is sent, one before a batch that is too large goes
+on in halves, and one when all items of a batch have been answered. A line is on the
 disk before what it speaks of goes on: a batch that may have been stored is always known to have been
 sent, and a batch is recorded as acknowledged before another that has to come after it leaves. Batches
 are acknowledged in any order, so the file tells a set and not a position.
@@ -27,7 +28,9 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
+from opdata.files import flush
 from opdata.loader.batches import Batch
+from opdata.loader.durable import Appender, make_folder
 from opdata.loader.errors import LoadError
 from opdata.loader.outcome import Failure, Failures, Outcome
 
@@ -55,6 +58,14 @@ class _Sent(Struct, tag="sent", tag_field="line"):
     number: int
     digest: str
     at_s: float
+    part: str = ""
+
+
+class _Split(Struct, tag="split", tag_field="line"):
+    """The server found a batch, or a part of one, too large, and did nothing of it."""
+
+    number: int
+    part: str
 
 
 class Acknowledged(Struct, tag="acknowledged", tag_field="line"):
@@ -74,7 +85,7 @@ class _Complete(Struct, tag="complete", tag_field="line"):
     at_s: float
 
 
-_lines = msgspec.json.Decoder(_Header | _Sent | Acknowledged | _Complete)
+_lines = msgspec.json.Decoder(_Header | _Sent | _Split | Acknowledged | _Complete)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -111,20 +122,21 @@ class Checkpoint:
         self._identity = dict(identity)
         self._is_written = False
         """Whether the file is this load's already."""
-        self._sent: dict[int, _Sent] = {}
+        self._sent: dict[tuple[int, str], _Sent] = {}
+        """By earlier runs, batches and parts of them."""
+        self._split: set[tuple[int, str]] = set()
         """By earlier runs."""
         self._last_sent_before = 0
         """The highest number that an earlier run had sent."""
         self._lock = Lock()
-        self._trouble: str | None = None
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            make_folder(path.parent)
+            self._descriptor = _open_locked(path)
         except OSError as error:
             message = f"the checkpoint {path} cannot be written: {error.strerror}"
             raise NoCheckpoint(message) from None
+        self._file = Appender(self._descriptor, f"the checkpoint {path}")
         try:
-            self._lock_file()
             self._open(resume=resume)
         except BaseException:
             os.close(self._descriptor)
@@ -154,7 +166,7 @@ class Checkpoint:
 
         Raises `LoadError` when another batch was sent in its place: the source is not the same.
         """
-        sent = self._sent.get(batch.number)
+        sent = self._sent.get((batch.number, batch.part))
         if sent is not None and sent.digest != _hex(batch):
             raise LoadError(
                 f"rows {batch.rows[0]:,} to {batch.rows[-1]:,} of the source are not those that were "
@@ -164,12 +176,20 @@ class Checkpoint:
 
     def is_unsure(self, batch: Batch) -> bool:
         """Whether the batch was under way when the load ended, so long ago that it is not told again."""
-        sent = self._sent.get(batch.number)
+        sent = self._sent.get((batch.number, batch.part))
         return (
             sent is not None
             and batch.number not in self.acknowledged
             and time.time() - sent.at_s > UNSURE_AFTER_S
         )
+
+    def was_sent(self, part: Batch) -> bool:
+        """Whether an earlier run sent this batch or part: it may have been stored."""
+        return (part.number, part.part) in self._sent
+
+    def was_split(self, part: Batch) -> bool:
+        """Whether an earlier run sent this batch or part in halves, as nothing was stored of the whole."""
+        return (part.number, part.part) in self._split
 
     def check_end(self, last_number: int) -> None:
         """The source had so many batches. Raises `LoadError` when more were sent before."""
@@ -189,14 +209,14 @@ class Checkpoint:
         return covers
 
     def sending(self, batch: Batch) -> None:
-        """The batch is about to leave. Blocks until that is on the disk."""
-        if batch.number in self._sent:
+        """The batch, or a part of one, is about to leave. Blocks until that is on the disk."""
+        if self.was_sent(batch):
             return
-        sent = _Sent(batch.number, _hex(batch), time.time())
-        with self._lock:
-            if not self._is_written:
-                self._begin()
-            self._append(sent)
+        self._append(_Sent(batch.number, _hex(batch), time.time(), batch.part))
+
+    def splitting(self, batch: Batch) -> None:
+        """The halves of the batch, or part, are about to leave. Blocks until that is on the disk."""
+        self._append(_Split(batch.number, batch.part))
 
     def acknowledge(self, batch: Batch, outcome: Outcome) -> None:
         """All items of the batch were answered. Blocks until that is on the disk."""
@@ -212,30 +232,17 @@ class Checkpoint:
             failures=failures.most_frequent_first(),
             job_ids=outcome.job_ids,
         )
-        with self._lock:
-            self._append(done)
+        self._append(done)
 
     def complete(self) -> None:
         """The whole source was answered."""
-        with self._lock:
-            if not self._is_written:
-                self._begin()
-            self._append(_Complete(time.time()))
+        self._append(_Complete(time.time()))
         self.is_complete = True
 
     def remove(self) -> None:
         """Remove the file."""
         with suppress(FileNotFoundError):
             self.path.unlink()
-
-    def _lock_file(self) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NoCheckpoint(
-                f"another load of these sources is running and has the checkpoint {self.path}; "
-                "--checkpoint FILE gives this one its own"
-            ) from None
 
     def _open(self, *, resume: bool) -> None:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
@@ -250,20 +257,19 @@ class Checkpoint:
             return
         self._check(header)
         self._read(lines[1:])
-        self._last_sent_before = max(self._sent, default=0)
+        self._last_sent_before = max((number for number, _ in self._sent), default=0)
         self.nonce = header.nonce
         self.masked_key = header.masked_key
         self.is_resumed = self._is_written = True
         os.ftruncate(self._descriptor, len(whole))
-        os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def _begin(self) -> None:
         os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
         # A file that was there before kept its mode.
         os.fchmod(self._descriptor, 0o600)
-        self._append(_Header(_VERSION, self.nonce, self._identity, self.masked_key))
-        _flush_directory(self.path.parent)
+        header = _Header(_VERSION, self.nonce, self._identity, self.masked_key)
+        self._file.append(_encode(header) + b"\n")
+        flush(self.path.parent)
         self._is_written = True
         self.left_behind = 0
 
@@ -296,25 +302,19 @@ class Checkpoint:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 raise LoadError(f"{self.path} is damaged in line {at}") from None
             if isinstance(read, _Sent):
-                self._sent[read.number] = read
+                self._sent[read.number, read.part] = read
+            elif isinstance(read, _Split):
+                self._split.add((read.number, read.part))
             elif isinstance(read, Acknowledged):
                 self.acknowledged[read.number] = read
             elif isinstance(read, _Complete):
                 self.is_complete = True
 
     def _append(self, line: Struct) -> None:
-        text = _encode(line) + b"\n"
-        if self._trouble is None:
-            try:
-                # Part of a line may be written before the disk is full; a resumed load drops it.
-                written = os.write(self._descriptor, text)
-                os.fdatasync(self._descriptor)
-                self._trouble = None if written == len(text) else "the disk is full"
-            except OSError as error:
-                self._trouble = error.strerror
-        if self._trouble is not None:
-            # Nothing may follow a line that is not whole.
-            raise LoadError(f"the checkpoint {self.path} cannot be written: {self._trouble}")
+        with self._lock:
+            if not self._is_written:
+                self._begin()
+            self._file.append(_encode(line) + b"\n")
 
 
 def discard(path: Path) -> None:
@@ -328,9 +328,22 @@ def _hex(batch: Batch) -> str:
     return batch.digest.hex()[:_DIGEST_HEX]
 
 
-def _flush_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _open_locked(path: Path) -> int:
+    """Open and lock the file of that name. Raises `NoCheckpoint` when another load has it, `OSError`."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A load that ended in between has taken the file away: what we hold may have no name.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+            os.close(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise NoCheckpoint(
+                f"another load of these sources is running and has the checkpoint {path}; "
+                "--checkpoint FILE gives this one its own"
+            ) from None

@@ -153,20 +153,25 @@ def _layout(connection: duckdb.DuckDBPyConnection, path: Path, *, tabs: bool) ->
         for delimiter in ("\t" if tabs else _DELIMITERS)
     }
     delimiter = max(splits, key=lambda each: len(splits[each]))
-    return delimiter, tuple(distinct_names(splits[delimiter]))
+    return delimiter, tuple(distinct_names(splits[delimiter], path))
 
 
-def distinct_names(names: Iterable[str]) -> list[str]:
-    """Column names that DuckDB can tell apart: `column3` for a blank one, a number for a second."""
-    taken: set[str] = set()
+def distinct_names(names: Iterable[str], path: Path) -> list[str]:
+    """The column names of a header, `column3` for a blank one.
+
+    Raises `LoadError` when two are the same but for their case. It tells their places: the first row of
+    a file without a header holds data.
+    """
+    places: dict[str, int] = {}
     distinct = []
-    for position, given in enumerate(names):
-        name = stem = given.strip() or f"column{position}"
-        number = 0
-        while name.lower() in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        taken.add(name.lower())
+    for place, given in enumerate(names, 1):
+        name = given.strip() or f"column{place - 1}"
+        first = places.setdefault(name.lower(), place)
+        if first != place:
+            raise LoadError(
+                f"{path}: the columns {first} and {place} have the same name; rename one, or add a "
+                "header if there is none"
+            )
         distinct.append(name)
     return distinct
 

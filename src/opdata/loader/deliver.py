@@ -11,38 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import zlib
 
-import msgspec
-from msgspec import Struct
-
+from opdata.client.compression import gzipped
+from opdata.client.cutting import decode_answer
 from opdata.client.errors import Refused, TooLarge, Unauthorized
+from opdata.client.items import has_own_key
 from opdata.client.transport import Answer, AsyncTransport
 from opdata.loader.batches import Batch
+from opdata.loader.checkpoint import Checkpoint
+from opdata.loader.errors import LoadError
 from opdata.loader.kinds import Kind
 from opdata.loader.outcome import Outcome
 from opdata.loader.rejects import Refusal
 
-_OK = 200
 _MAX_REPLAYS = 500
 """How many earlier loads' answers to one batch are passed over; more than fit in 24 hours."""
-_GZIP_LEVEL = 1
-_GZIP_WINDOW = 31
 _LEAST_COMPRESSED_BYTES = 1_000
-
-
-class _ItemError(Struct):
-    index: int
-    code: str
-    message: str
-
-
-class _BatchAnswer(Struct, rename="camel"):
-    succeeded: int
-    failed: int
-    errors: list[_ItemError]
-    duplicates: int = 0
-    job_id: str | None = None
 
 
 class Delivery:
@@ -54,12 +38,16 @@ class Delivery:
         kind: Kind,
         *,
         nonce: str,
+        checkpoint: Checkpoint | None = None,
         dry_run: bool = False,
         compress: bool = False,
+        send_unsure: bool = False,
     ) -> None:
         self._transport = transport
         self._kind = kind
+        self._checkpoint = checkpoint
         self._compress = compress
+        self._send_unsure = send_unsure
         self._params = {"dryRun": "true"} if dry_run else None
         # A dry run writes nothing that a retry could double, and its answer must not be stored.
         self._key_scope = None if dry_run else f"{kind.name} {nonce if kind.last_wins else ''}"
@@ -67,19 +55,22 @@ class Delivery:
     async def deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Send the batch until all its items are answered, and add the answers to `outcome`.
 
-        Raises the `ClientError` that ended it; `outcome` then holds what was answered before.
+        Raises the `ClientError` or `LoadError` that ended it; `outcome` then holds what was answered
+        before.
         """
+        checkpoint = self._checkpoint
         waiting = [batch]
         while waiting:
             part = waiting.pop()
+            if checkpoint is not None:
+                if checkpoint.was_split(part):
+                    waiting += reversed(part.halves())
+                    continue
+                await asyncio.to_thread(checkpoint.sending, part)
             try:
                 answer = await self._post(part)
             except TooLarge as error:
-                if len(part.items) > 1:
-                    waiting += reversed(part.halves())
-                    continue
-                refusal = Refusal(part.rows[0], error.code, error.message, part.items[0])
-                outcome.refusals.append(refusal)
+                waiting += await self._smaller(part, error, outcome)
             except Refused as error:
                 if isinstance(error, Unauthorized) or not self._may_be_outdated(part, error):
                     if error.changed_nothing:
@@ -90,6 +81,40 @@ class Delivery:
             else:
                 waiting += self._count(part, answer, outcome)
 
+    def require_repeatable(self, batch: Batch, why: str) -> None:
+        """Raise `LoadError` if a batch that may be stored would be stored twice under another key.
+
+        `why` says how it comes that nobody knows, after "rows 1 to 5,000".
+        """
+        if (
+            self._kind.last_wins
+            or self._key_scope is None
+            or self._send_unsure
+            or all(map(has_own_key, batch.items))
+        ):
+            return
+        path = "" if self._checkpoint is None else f" ({self._checkpoint.path})"
+        raise LoadError(
+            f"rows {batch.rows[0]:,} to {batch.rows[-1]:,} {why}, and they have no idempotencyKey. "
+            f"Look whether they are stored, then resume with --send-unsure{path}"
+        )
+
+    async def _smaller(self, part: Batch, error: TooLarge, outcome: Outcome) -> list[Batch]:
+        """What to send in place of a part that is too large, the last first; an item alone is refused."""
+        checkpoint = self._checkpoint
+        if error.outcome_unknown or (checkpoint is not None and checkpoint.was_sent(part)):
+            # The keys of the halves are others: under them the server would not know them again.
+            self.require_repeatable(
+                part, "were sent before without an answer and are too large for the server now"
+            )
+        if len(part.items) == 1:
+            refusal = Refusal(part.rows[0], error.code, error.message, part.items[0])
+            outcome.refusals.append(refusal)
+            return []
+        if checkpoint is not None:
+            await asyncio.to_thread(checkpoint.splitting, part)
+        return list(reversed(part.halves()))
+
     @staticmethod
     def _may_be_outdated(batch: Batch, answer: Answer | Refused) -> bool:
         return answer.replayed and batch.part.count("+") < _MAX_REPLAYS
@@ -97,7 +122,7 @@ class Delivery:
     async def _post(self, batch: Batch) -> Answer:
         body, encoding = batch.body, None
         if self._compress and len(body) >= _LEAST_COMPRESSED_BYTES:
-            body, encoding = await asyncio.to_thread(_gzip, body), "gzip"
+            body, encoding = await asyncio.to_thread(gzipped, body), "gzip"
         scope = self._key_scope
         return await self._transport.post(
             self._kind.path,
@@ -109,7 +134,7 @@ class Delivery:
 
     def _count(self, batch: Batch, answer: Answer, outcome: Outcome) -> list[Batch]:
         """Add the answer to the outcome; what is to be sent again of the batch."""
-        result = _decode(answer, len(batch.items))
+        result = decode_answer(answer, len(batch.items))
         outcome.succeeded += result.succeeded
         outcome.duplicates += result.duplicates
         if answer.replayed and not answer.unsure:
@@ -129,24 +154,3 @@ class Delivery:
 def new_nonce() -> str:
     """A nonce for one load."""
     return secrets.token_hex(16)
-
-
-def _gzip(body: bytes) -> bytes:
-    deflate = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_WINDOW)
-    return deflate.compress(body) + deflate.flush()
-
-
-def _decode(answer: Answer, items: int) -> _BatchAnswer:
-    try:
-        result = msgspec.json.decode(answer.data, type=_BatchAnswer)
-    except msgspec.DecodeError:
-        raise Refused(_OK, "", "the server's answer is not that of a batch endpoint") from None
-    indexes = {error.index for error in result.errors}
-    consistent = (
-        result.succeeded + result.failed == items
-        and len(indexes) == result.failed
-        and all(0 <= index < items for index in indexes)
-    )
-    if not consistent:
-        raise Refused(_OK, "", "the server's answer does not account for every item of the batch")
-    return result

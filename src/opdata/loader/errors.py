@@ -8,7 +8,7 @@ import duckdb
 
 _LINE = re.compile(r"(?:CSV Error on Line:|in line|in record/value) (\d+)")
 _FILE = re.compile(r"^  file = (.+)$", re.MULTILINE)
-_JSON = re.compile(r"Malformed JSON in file .*")
+_JSON = re.compile(r"(Malformed JSON in file .* in )(?:line|record/value) (\d+)(:.*)")
 _CONVERSION = re.compile(r"Could not convert \w+ .* to (?:'(\w+)'|(\w+))", re.DOTALL)
 _COLUMN = re.compile(r"when casting from source column (\w+)")
 _KIND = re.compile(r"[A-Za-z ]+ Error(?=:)")
@@ -24,6 +24,14 @@ _CAUSES = (
 
 class LoadError(Exception):
     """The load cannot start or go on as it was asked for; the message says what to change."""
+
+
+class SourceUnreachable(LoadError):
+    """The database to read cannot be reached; trying again may help."""
+
+
+class NotResumable(LoadError):
+    """The load that is to be resumed is another one's; nothing of it counts for this one."""
 
 
 class TooManyRefused(Exception):
@@ -47,7 +55,8 @@ def explain_reading(error: duckdb.Error) -> str:
     if isinstance(error, duckdb.IOException):
         return text.partition("\n")[0]
     if json := _JSON.search(text):
-        return json[0].strip()
+        # DuckDB has gone on to the next one when it tells, and never counts empty lines.
+        return f"{json[1]}row {int(json[2]) - 1}{json[3]}".strip()
     line = _LINE.search(text)
     file = _FILE.search(text)
     named = f"{file[1]} " if file else ""

@@ -85,7 +85,7 @@ def _texts(path: Path, sheet: str | None) -> Iterator[str]:
     header = next((row for row in rows if any(cell != "" for cell in row)), None)
     if header is None:
         raise LoadError(f"{path}: the sheet is empty; its first row is to name the columns")
-    names = distinct_names(_name(cell) for cell in header)
+    names = distinct_names((_name(cell) for cell in header), path)
     for row in rows:
         if any(cell != "" for cell in row):
             item = {name: _value(cell) for name, cell in zip(names, row, strict=True)}

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import re
+import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
-from opdata.loader.errors import LoadError
+from opdata.loader.errors import LoadError, SourceUnreachable
 from opdata.loader.json_rows import Row
 from opdata.loader.matching import require_distinct
 from opdata.loader.reader import SAMPLE_ROWS, JsonPart, Places, interrupted, read_parts
@@ -102,10 +104,15 @@ class PostgresReader:
 
 async def _connect(url: str) -> asyncpg.Connection:
     try:
+        if "," not in urlsplit(url).netloc:  # several hosts, each with its port
+            _ = urlsplit(url).port  # raises for one out of range, which the driver wraps around
         connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+    except socket.gaierror as error:
+        said = f"there is no host {urlsplit(url).hostname} ({error.strerror})"
+        raise SourceUnreachable(f"the database cannot be reached: {said}") from None
     except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-        raise LoadError(f"the database cannot be reached: {_said(error)}") from None
-    except (ValueError, asyncpg.InterfaceError):
+        raise SourceUnreachable(f"the database cannot be reached: {_said(error)}") from None
+    except (ValueError, OverflowError, asyncpg.InterfaceError):
         # What the driver says may quote the password.
         raise LoadError(
             "the database's URL cannot be understood; it is postgresql://user@host/database, and "

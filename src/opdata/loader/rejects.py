@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import msgspec
 from msgspec import Raw, Struct
 
+from opdata.files import flush
+from opdata.loader.durable import Appender, write_all
 from opdata.loader.errors import LoadError
 
 
@@ -35,7 +37,8 @@ class Rejects:
     """The rejects file: NDJSON, a line a refused item, in the order the answers came.
 
     It holds personal data, so its mode is 0600. Every write is on the disk before the batch counts as
-    acknowledged: what the summary says was refused is in there, however the load ends.
+    acknowledged: what the summary says was refused is in there, however the load ends. A disk that is
+    full ends it.
 
     A load that is resumed gives `keep`, and the lines it already wrote for rows of which that is true
     stay: those of a batch that was not acknowledged will come again.
@@ -50,11 +53,13 @@ class Rejects:
         try:
             if keep is not None and path.exists():
                 _drop_lines(path, keep)
-                self._file = _open_private(path, os.O_APPEND)
+                self._descriptor = _open_private(path, os.O_APPEND)
             else:
-                self._file = _open_private(path, os.O_TRUNC)
+                self._descriptor = _open_private(path, os.O_TRUNC)
+            flush(path.parent)
         except OSError as error:
             raise LoadError(f"{path} cannot be written: {error.strerror}") from None
+        self._file = Appender(self._descriptor, str(path))
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +70,7 @@ class Rejects:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        os.close(self._descriptor)
 
     def write(self, refusals: Sequence[Refusal]) -> None:
         """Append the refusals of a batch. Blocks until they are on the disk.
@@ -85,29 +90,31 @@ class Rejects:
             )
             for refusal in refusals
         ]
-        try:
-            # In one piece: batches are written by several threads.
-            self._file.write(b"\n".join(lines) + b"\n")
-            os.fdatasync(self._file.fileno())
-        except OSError as error:
-            raise LoadError(f"{self.path} cannot be written: {error.strerror}") from None
+        self._file.append(b"\n".join(lines) + b"\n")
 
 
-def _open_private(path: Path, flag: int) -> BinaryIO:
+def _open_private(path: Path, flag: int) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
     # A file that was there before kept its mode.
     os.fchmod(descriptor, 0o600)
-    return os.fdopen(descriptor, "wb", buffering=0)
+    return descriptor
 
 
 def _drop_lines(path: Path, keep: Callable[[int], bool]) -> None:
     """Take the lines out whose row is not to be kept, and one that was not written to its end."""
     beside = path.with_name(path.name + ".new")
-    with path.open("rb") as old, _open_private(beside, os.O_TRUNC) as new:
-        for block in _blocks(line for line in old if _is_kept(line, keep)):
-            new.write(block)
-        os.fsync(new.fileno())
-    beside.replace(path)
+    new = _open_private(beside, os.O_TRUNC)
+    try:
+        with path.open("rb") as old:
+            for block in _blocks(line for line in old if _is_kept(line, keep)):
+                write_all(new, block)
+        os.fsync(new)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(new)
 
 
 def _blocks(lines: Iterator[bytes], lines_a_block: int = 1_000) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from opdata.client.errors import Forbidden
 from opdata.client.transport import AsyncTransport
-from opdata.loader.errors import LoadError
+from opdata.loader.errors import LoadError, NotResumable
 from opdata.loader.files import STDIN, find_files
 from opdata.loader.selection import Selection
 
@@ -40,11 +40,13 @@ class _KeyListed(Struct, rename="camel"):
     masked_key: str
 
 
-def checkpoint_for(selection: Selection) -> Path:
+def checkpoint_for(selection: Selection, *, url: str, masked_key: str, resume: bool) -> Path:
     """Where the checkpoint is kept when nothing else is said.
 
-    The name depends on the sources and the kind alone, so that a load whose other options are not
-    the same is found, and told so. Raises `LoadError` when there is no place.
+    The name depends on the kind, the sources, the server and the key, so that loads of one file into
+    two servers or for two operators do not touch each other's. Other options are no part of it: a load
+    that is resumed with others is found, and told so. Raises `LoadError` when there is no place, or when
+    several loads could be meant.
     """
     if STDIN in selection.sources:
         raise LoadError(
@@ -52,13 +54,36 @@ def checkpoint_for(selection: Selection) -> Path:
             "gives it one"
         )
     names = selection.sources if selection.from_ else map(_absolute, selection.sources)
-    name = _digest((selection.kind.name, selection.from_, list(names)))
-    return state_directory() / f"{selection.kind.name}-{name}.checkpoint"
+    name = _digest((selection.kind.name, selection.from_, list(names), url.rstrip("/")))
+    stem = f"{selection.kind.name}-{name}"
+    return _of_key(stem, ".checkpoint", masked_key=masked_key, resume=resume)
 
 
-def checkpoints_for_plan(plan: Path) -> Path:
-    """The directory for the checkpoints of a plan's steps when nothing else is said."""
-    return state_directory() / f"all-{_digest(_absolute(str(plan)))}"
+def checkpoints_for_plan(plan: Path, *, url: str, masked_key: str, resume: bool) -> Path:
+    """The directory for the checkpoints of a plan's steps when nothing else is said.
+
+    It has its name, and raises, as a load's own does.
+    """
+    stem = f"all-{_digest((_absolute(str(plan)), url.rstrip('/')))}"
+    return _of_key(stem, "", masked_key=masked_key, resume=resume)
+
+
+def _of_key(stem: str, suffix: str, *, masked_key: str, resume: bool) -> Path:
+    """The path of the key's own load or, to be resumed where that has none, of the only other key's.
+
+    That may be an earlier key of the same operator; only the server knows, see `check_operator`.
+    """
+    directory = state_directory()
+    own = directory / f"{stem}-{_digest(masked_key)}{suffix}"
+    if not resume or own.exists():
+        return own
+    others = sorted(directory.glob(f"{stem}-*{suffix}"))
+    if len(others) > 1:
+        raise LoadError(
+            "--resume: several loads of these sources have not ended, each begun with another API key; "
+            f"name the checkpoint of one by --checkpoint: {', '.join(map(str, others))}"
+        )
+    return others[0] if others else own
 
 
 def state_directory() -> Path:
@@ -110,21 +135,21 @@ def masked(api_key: str) -> str:
 
 
 async def check_operator(transport: AsyncTransport, masked_key: str) -> None:
-    """Raise `LoadError` unless the masked key is one of the operator we speak for, revoked ones too.
+    """Raise `NotResumable` unless the masked key is one of the operator we speak for, revoked ones too.
 
     As well when our own key may not list keys: then nobody can say.
     """
     try:
         answer = await transport.get("/api-keys")
     except Forbidden:
-        raise LoadError(
+        raise NotResumable(
             "--resume: the load was begun with another API key, and this one may not list keys to tell "
             "whether both are of one operator; resume it with the key it was begun with, or with one "
             "that has the scope admin"
         ) from None
     listed = msgspec.json.decode(answer.data, type=list[_KeyListed])
     if masked_key not in {one.masked_key for one in listed}:
-        raise LoadError(
+        raise NotResumable(
             "--resume: the load was begun with the API key of another operator; resume it with a key of "
             "that one, or begin anew without --resume"
         )

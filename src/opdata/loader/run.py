@@ -17,7 +17,7 @@ from opdata.loader.batches import Batch, cut_batches
 from opdata.loader.check import Check
 from opdata.loader.checkpoint import Checkpoint, NoCheckpoint
 from opdata.loader.deliver import Delivery, new_nonce
-from opdata.loader.errors import LoadError, TooManyRefused
+from opdata.loader.errors import LoadError, NotResumable, TooManyRefused
 from opdata.loader.kinds import MAX_BODY_BYTES
 from opdata.loader.pace import Pace
 from opdata.loader.progress import Display, display_for
@@ -78,6 +78,10 @@ def run_load(load: Load) -> Summary:
             if checkpoint.is_complete:
                 return report.summary(None, rejects=_path(load.rejects))
         source = stack.enter_context(Source(load.selection))
+        if _has_lost_rejects(load, checkpoint):
+            remarks.append(
+                f"{load.rejects} is gone: the items that were refused before are in no file any more"
+            )
         rejects = None
         if load.rejects is not None:
             keep = checkpoint.covered_rows() if checkpoint and checkpoint.is_resumed else None
@@ -127,6 +131,15 @@ def _open_checkpoint(load: Load) -> tuple[Checkpoint | None, list[str]]:
     return checkpoint, remarks
 
 
+def _has_lost_rejects(load: Load, checkpoint: Checkpoint | None) -> bool:
+    return (
+        checkpoint is not None
+        and load.rejects is not None
+        and not load.rejects.exists()
+        and any(done.failed for done in checkpoint.acknowledged.values())
+    )
+
+
 def _path(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -151,6 +164,8 @@ class _Run:
         self._rejects = rejects
         self._pace = Pace(load.concurrency)
         self._caught: list[signal.Signals] = []
+        self._may_go_on = asyncio.Event()
+        """Set once it is certain that what was resumed is ours to count."""
 
     async def send(self) -> Stop | None:
         """Send everything; why it ended before the source did, else None."""
@@ -190,8 +205,10 @@ class _Run:
             transport,
             load.selection.kind,
             nonce=new_nonce() if checkpoint is None else checkpoint.nonce,
+            checkpoint=checkpoint,
             dry_run=load.dry_run,
             compress=load.compress,
+            send_unsure=load.resumable is not None and load.resumable.send_unsure,
         )
         return Sender(
             delivery,
@@ -201,7 +218,6 @@ class _Run:
             checkpoint=checkpoint,
             rejects=self._rejects,
             tolerance=load.tolerance,
-            send_unsure=load.resumable is not None and load.resumable.send_unsure,
         )
 
     async def _send(
@@ -210,7 +226,13 @@ class _Run:
         checkpoint = self._checkpoint
         if checkpoint is not None and checkpoint.masked_key != masked(self._load.api_key):
             await check_operator(transport, checkpoint.masked_key)
-        await sender.send_all(batches)
+        self._may_go_on.set()
+        try:
+            await sender.send_all(batches)
+        except BaseException:
+            # The process could not end before a read that waits for more.
+            self._source.interrupt()
+            raise
 
     def _waits(self, reason: WaitReason, seconds: float) -> None:
         self._report.waits_for(reason)
@@ -225,13 +247,14 @@ class _Run:
             sending.cancel()
 
     async def _show(self) -> None:
+        await self._may_go_on.wait()
         while True:
             self._display.show(self._report)
             await asyncio.sleep(self._display.interval_s)
 
 
 async def _outcome(sending: asyncio.Task[None]) -> Stop | None:
-    """Why sending ended, None when everything was answered."""
+    """Why sending ended, None when everything was answered. Raises `NotResumable`."""
     try:
         await asyncio.wait({sending})
         if not sending.cancelled():
@@ -248,6 +271,8 @@ async def _outcome(sending: asyncio.Task[None]) -> Stop | None:
         return Stop("unavailable" if failed else "refused", error.code or None, error.message)
     except TooManyRefused as error:
         return Stop("too many refused", None, str(error))
+    except NotResumable:
+        raise
     except LoadError as error:
         return Stop("unreadable", None, str(error))
     return None

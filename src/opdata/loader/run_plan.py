@@ -10,10 +10,10 @@ from typing import Literal
 from msgspec import Struct
 
 from opdata.loader.checkpoint import discard
-from opdata.loader.errors import LoadError
+from opdata.loader.errors import LoadError, SourceUnreachable
 from opdata.loader.report import Report
 from opdata.loader.run import Load, run_load
-from opdata.loader.summary import Stop, Summary
+from opdata.loader.summary import Stop, StopReason, Summary
 
 StepOutcome = Literal["complete", "stopped", "not run"]
 
@@ -64,8 +64,7 @@ class PlanSummary(Struct, frozen=True):
                     f"{summary.read:,}",
                     f"{summary.succeeded:,}",
                     f"{summary.failed:,}",
-                    f"{summary.seconds:,.1f}",
-                    f"{summary.items_per_second:,.0f}",
+                    *_pace(summary),
                     each.outcome,
                 ]
             )
@@ -111,12 +110,20 @@ def run_plan(path: Path, steps: Sequence[StepLoad]) -> PlanSummary:
     return PlanSummary(str(path), done)
 
 
+def _pace(summary: Summary) -> tuple[str, str]:
+    """Seconds, and items a second; neither for a step that was complete before the plan was resumed."""
+    if summary.read and summary.read == summary.resumed:
+        return "-", "-"
+    return f"{summary.seconds:,.1f}", f"{summary.items_per_second:,.0f}"
+
+
 def _run_step(load: Load) -> Summary:
     try:
         return run_load(load)
     except LoadError as error:
         report = Report(load.selection.kind)
-        return report.summary(Stop("unreadable", None, str(error)))
+        reason: StopReason = "unavailable" if isinstance(error, SourceUnreachable) else "unreadable"
+        return report.summary(Stop(reason, None, str(error)))
 
 
 def _remove_checkpoints(steps: Sequence[StepLoad]) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-
-import msgspec
-from msgspec import Raw, Struct
+from typing import Any
 
 from opdata.loader.batches import Batch
 from opdata.loader.checkpoint import Checkpoint
@@ -28,10 +26,6 @@ _GRACE_S = 3.0
 """How long the batches that are under way may still be answered once a load stops."""
 
 
-class _OwnKey(Struct, rename="camel"):
-    idempotency_key: Raw = Raw()
-
-
 class Sender:
     """Sends the batches of one load, records what became of them, and tells the report."""
 
@@ -45,7 +39,6 @@ class Sender:
         checkpoint: Checkpoint | None = None,
         rejects: Rejects | None = None,
         tolerance: Tolerance | None = None,
-        send_unsure: bool = False,
     ) -> None:
         self._delivery = delivery
         self._kind = kind
@@ -54,7 +47,6 @@ class Sender:
         self._checkpoint = checkpoint
         self._rejects = rejects
         self._tolerance = tolerance
-        self._send_unsure = send_unsure
         self._under_way: dict[asyncio.Task[None], Batch] = {}
         self._stopping = asyncio.Event()
         self._last_number = 0
@@ -70,21 +62,29 @@ class Sender:
         `TooManyRefused`.
         """
         stopped = asyncio.create_task(self._stopping.wait())
+        reading: asyncio.Task[Batch | None] | None = None
         try:
-            # Reading is done in a thread, so the next batch is ready while others are under way.
-            while (batch := await asyncio.to_thread(self._next_to_send, batches)) is not None:
+            while not stopped.done():
+                # Reading is done in a thread, so the next batch is ready while others are under way;
+                # and a source may be quiet for long, while what is under way fails.
+                reading = asyncio.create_task(asyncio.to_thread(self._next_to_send, batches))
+                while not (reading.done() or stopped.done()):
+                    await self._one_answered(stopped, reading)
+                if stopped.done() or (batch := reading.result()) is None:
+                    break
                 while self._must_wait(batch) and not stopped.done():
                     await self._one_answered(stopped)
-                if stopped.done():
-                    return
-                self._report.read += len(batch.items)
-                self._under_way[asyncio.create_task(self._deliver(batch))] = batch
+                if not stopped.done():
+                    self._report.read += len(batch.items)
+                    self._under_way[asyncio.create_task(self._deliver(batch))] = batch
             while self._under_way and not stopped.done():
                 await self._one_answered(stopped)
             if not stopped.done():
                 self._check_tolerance(at_end=True)
         finally:
             stopped.cancel()
+            if reading is not None:
+                reading.cancel()
             await self._settle()
 
     def _next_to_send(self, batches: Iterator[Batch]) -> Batch | None:
@@ -96,21 +96,13 @@ class Sender:
                 return batch
             if not checkpoint.is_acknowledged(batch):
                 if checkpoint.is_unsure(batch):
-                    self._check_unsure(batch, checkpoint)
+                    self._delivery.require_repeatable(
+                        batch, "were under way when the load ended, more than a day ago"
+                    )
                 return batch
         if checkpoint is not None:
             checkpoint.check_end(self._last_number)
         return None
-
-    def _check_unsure(self, batch: Batch, checkpoint: Checkpoint) -> None:
-        """Raise `LoadError` when sending the batch once more might store its items twice."""
-        if self._kind.last_wins or self._send_unsure or all(map(_has_own_key, batch.items)):
-            return
-        raise LoadError(
-            f"rows {batch.rows[0]:,} to {batch.rows[-1]:,} were under way when the load ended, more than "
-            "a day ago: whether they are stored the server can no longer tell, and they have no "
-            f"idempotencyKey. Look whether they are, then resume with --send-unsure ({checkpoint.path})"
-        )
 
     def _must_wait(self, batch: Batch) -> bool:
         if self._pace.is_full(len(self._under_way)) or self._pace.pause_s():
@@ -120,10 +112,10 @@ class Sender:
             for other in self._under_way.values()
         )
 
-    async def _one_answered(self, stopped: asyncio.Task[bool]) -> None:
-        """Wait until a batch is answered, or a pause that the server asked for is over."""
+    async def _one_answered(self, *others: asyncio.Task[Any]) -> None:
+        """Wait until a batch is answered, one of the others is done, or the server's pause is over."""
         done, _ = await asyncio.wait(
-            {*self._under_way, stopped},
+            {*self._under_way, *others},
             timeout=self._pace.pause_s() or None,
             return_when=asyncio.FIRST_COMPLETED,
         )
@@ -154,9 +146,7 @@ class Sender:
     async def _deliver(self, batch: Batch) -> None:
         outcome = Outcome()
         try:
-            if self._checkpoint is not None:
-                await asyncio.to_thread(self._checkpoint.sending, batch)
-            await self._delivery.deliver(batch, outcome)
+            await self._deliver_or_reject(batch, outcome)
             if self._checkpoint is not None or outcome.refusals:
                 await asyncio.to_thread(self._record, batch, outcome)
         except BaseException:
@@ -164,16 +154,27 @@ class Sender:
             raise
         self._report.acknowledged(outcome)
 
+    async def _deliver_or_reject(self, batch: Batch, outcome: Outcome) -> None:
+        try:
+            await self._delivery.deliver(batch, outcome)
+        except BaseException:
+            # What was refused of it until then counts, and so it has to be in the file.
+            if outcome.refusals:
+                await asyncio.to_thread(self._reject, outcome)
+            raise
+
     def _record(self, batch: Batch, outcome: Outcome) -> None:
         # In this order: a load that is resumed drops the rejects of what was not acknowledged.
-        if self._rejects is not None:
-            self._rejects.write(outcome.refusals)
+        self._reject(outcome)
         if self._checkpoint is not None:
             self._checkpoint.acknowledge(batch, outcome)
 
-
-def _has_own_key(item: bytes) -> bool:
-    try:
-        return bool(bytes(msgspec.json.decode(item, type=_OwnKey).idempotency_key))
-    except msgspec.DecodeError:
-        return False
+    def _reject(self, outcome: Outcome) -> None:
+        if self._rejects is None:
+            return
+        try:
+            self._rejects.write(outcome.refusals)
+        except LoadError:
+            # Nothing counts as refused that is not in the file.
+            outcome.refusals.clear()
+            raise

@@ -6,7 +6,6 @@ and are streamed: what is in memory does not grow with the source, but for an Ex
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from opdata.loader.files import STDIN, Format, find_files, format_of
 from opdata.loader.json_rows import Row
 from opdata.loader.reader import Reader
 from opdata.loader.selection import Selection
+from opdata.loader.spill import Spill
 from opdata.loader.sqlite import SqliteReader
 from opdata.loader.stdin import LinesReader, StandardInput
 
@@ -37,8 +37,9 @@ class Source:
         self.files: list[Path] = []
         """The files that are read: none for standard input and for PostgreSQL."""
         with ExitStack() as stack:
-            spill = stack.enter_context(tempfile.TemporaryDirectory(prefix="opdata-load-"))
-            self._reader = self._open(selection, Path(spill))
+            spill = Spill()
+            stack.callback(spill.close)
+            self._reader = self._open(selection, spill)
             stack.callback(self._reader.close)
             self._stack = stack.pop_all()
 
@@ -79,7 +80,7 @@ class Source:
         """All rows, some thousands at a time, fewer when they are large."""
         return self._reader.blocks()
 
-    def _open(self, selection: Selection, spill: Path) -> Reader:
+    def _open(self, selection: Selection, spill: Spill) -> Reader:
         if selection.from_ is not None:
             return self._open_database(selection, spill)
         if list(selection.sources) == [STDIN]:
@@ -87,7 +88,7 @@ class Source:
         self.files = find_files(selection.sources, selection.format)
         return _open_files(selection, spill, self.files, selection.format or format_of(self.files))
 
-    def _open_database(self, selection: Selection, spill: Path) -> Reader:
+    def _open_database(self, selection: Selection, spill: Spill) -> Reader:
         assert selection.from_ is not None
         database = open_as(selection.from_)
         if database.engine == "postgresql":
@@ -98,10 +99,10 @@ class Source:
         self.files = [Path(database.location)]
         if database.engine == "sqlite":
             return SqliteReader(selection, database.location)
-        return DuckReader(selection, spill, database=database.location)
+        return DuckReader(selection, spill.directory(), database=database.location)
 
 
-def _open_stdin(selection: Selection, spill: Path) -> Reader:
+def _open_stdin(selection: Selection, spill: Spill) -> Reader:
     given = StandardInput.open(selection.format)
     if given.format == "ndjson" and selection.sql is None:
         return LinesReader(selection, given)
@@ -113,12 +114,12 @@ def _open_stdin(selection: Selection, spill: Path) -> Reader:
 
 
 def _open_files(
-    selection: Selection, spill: Path, files: Sequence[Path], format_: Format
+    selection: Selection, spill: Spill, files: Sequence[Path], format_: Format
 ) -> Reader:
     if format_ != "xlsx":
         if selection.sheet is not None:
             raise LoadError("--sheet is of Excel files")
-        return DuckReader(selection, spill, files=files, format_=format_)
+        return DuckReader(selection, spill.directory(), files=files, format_=format_)
     # The reader of workbooks is wanted for this alone.
     from opdata.loader.excel import ExcelReader, unfold  # noqa: PLC0415
 
@@ -126,7 +127,7 @@ def _open_files(
         return ExcelReader(selection, files)
     # A statement is DuckDB's, which has no reader of its own for these.
     lines = [
-        unfold(path, selection.sheet, spill / f"{number}.ndjson")
+        unfold(path, selection.sheet, spill.file(f"{number}.ndjson"))
         for number, path in enumerate(files)
     ]
-    return DuckReader(selection, spill, files=lines, format_="ndjson")
+    return DuckReader(selection, spill.directory(), files=lines, format_="ndjson")

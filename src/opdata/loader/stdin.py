@@ -2,7 +2,7 @@
 
 NDJSON is loaded as it comes. The other formats have to be seen whole before the first row can be
 sent (a CSV column is numeric only when every cell is, Parquet begins at its end), so they are
-written to a temporary file first, as they are, and deleted after the load.
+written to a temporary file first, as they are, which ends with the load.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from opdata.loader.files import Format
 from opdata.loader.json_rows import Row
 from opdata.loader.reader import SAMPLE_ROWS, JsonPart, Places, interrupted
 from opdata.loader.selection import Selection
+from opdata.loader.spill import Spill
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -69,9 +70,9 @@ class StandardInput:
         """Let go of it; the descriptor itself stays open."""
         self._stream.close()
 
-    def spool(self, directory: Path) -> Path:
+    def spool(self, spill: Spill) -> Path:
         """Copy all of it into a file that is named as it is, and let go of it; the file."""
-        path = directory / f"stdin.{self.format}{self.compression}"
+        path = spill.file(f"stdin.{self.format}{self.compression}")
         with self._stream, path.open("wb") as file:
             while block := self._stream.read(_BUFFER_BYTES):
                 file.write(block)

@@ -66,7 +66,8 @@ class Summary(Struct, frozen=True, rename="camel"):
         return [*self._counts(), *self.remarks()]
 
     def _counts(self) -> list[str]:
-        heading = f"{self.kind}: {self.read:,} rows read, {self.succeeded:,} accepted"
+        rows = "row" if self.read == 1 else "rows"
+        heading = f"{self.kind}: {self.read:,} {rows} read, {self.succeeded:,} accepted"
         extras = [
             (self.failed, "refused"),
             (self.duplicates, "of the accepted were stored before (duplicates)"),
@@ -93,14 +94,16 @@ class Summary(Struct, frozen=True, rename="camel"):
             lines.append(f"the refused items are in {self.rejects}")
         if self.dry_run:
             lines.append("dry run: nothing was written")
-        if self.checkpoint is not None:
-            refused = self.stopped is not None and self.stopped.reason == "unauthorized"
-            with_key = " and a key that may write" if refused else ""
+        reason = self.stopped.reason if self.stopped is not None else None
+        # A source that has to be mended first is not the same source afterwards.
+        if self.checkpoint is not None and reason != "unreadable":
+            with_key = " and a key that may write" if reason == "unauthorized" else ""
             lines.append(f"the same command with --resume{with_key} goes on from here")
         return lines
 
     def _failure_lines(self) -> Iterator[str]:
         for failure in self.failures:
+            word = "row" if failure.count == 1 else "rows"
             rows = ", ".join(failure.places)
             more = ", …" if failure.count > len(failure.rows) else ""
-            yield f"{failure.count:,} {failure.code}: {failure.message} (rows {rows}{more})"
+            yield f"{failure.count:,} {failure.code}: {failure.message} ({word} {rows}{more})"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -116,3 +118,38 @@ def test_after_an_error_a_window_begins_nothing_and_tells_what_was_under_way(
         results.extend(window(iter(range(20)), work, 4))
     assert results == [0, 1, *range(3, max(begun) + 1)]
     assert max(begun) <= 6
+
+
+def test_an_interrupt_ends_the_threads_that_wait_to_try_again() -> None:
+    ended: list[type[BaseException]] = []
+
+    def work(_piece: int) -> int:
+        try:
+            sync_io.SystemClock().sleep(10)
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+        return 0
+
+    def pieces() -> Iterator[int]:
+        yield from range(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(sync_io.in_window(pieces(), work, 3))
+    for thread in threading.enumerate():
+        if thread.name.startswith("opdata-client"):
+            thread.join()
+    assert ended == [CancelledError] * 2
+
+
+async def test_less_than_one_request_at_a_time_is_refused(fake: FakeServer) -> None:
+    with (
+        fake.client() as client,
+        pytest.raises(ValueError, match="concurrency must be at least 1"),
+    ):
+        client.send_events(bets(1), concurrency=0)
+    async with fake.async_client() as client_:
+        with pytest.raises(ValueError, match="concurrency must be at least 1"):
+            await client_.send_events(bets(1), concurrency=0)
+    assert fake.requests == []

@@ -157,6 +157,7 @@ def test_an_item_too_large_by_itself_is_refused_alone(fake: FakeServer, client: 
     [
         (float("nan"), 'Field "data.odds" must be a number that JSON has: NaN or infinite'),
         (Decimal("Infinity"), 'Field "data.odds" must be a number that JSON has: NaN or infinite'),
+        (Decimal("sNaN"), 'Field "data.odds" must be a number that JSON has: NaN or infinite'),
         ({"deep": [1, Decimal("NaN")]}, 'Field "data.odds.deep[1]" must be a number'),
         (object(), 'Field "data.odds" holds a object, which JSON has no value for'),
         ("\ud800", "Item holds text that cannot be stored: a lone surrogate"),
@@ -172,6 +173,12 @@ def test_what_json_cannot_hold_costs_its_row_and_not_its_neighbours(
     assert message in error.message
     assert error.row is rows[1]
     assert set(fake.entities) == {"p1", "p3"}
+
+
+def test_a_number_too_large_for_a_float_is_a_number(fake: FakeServer, client: Client) -> None:
+    large = Decimal("1e400")
+    assert client.send_entities([entity("p1", odds=large, note=None)]).succeeded == 1
+    assert fake.entities["p1"].data["odds"] == large
 
 
 def test_a_chunk_of_nothing_that_json_can_hold_is_not_sent(

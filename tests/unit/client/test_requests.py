@@ -22,6 +22,7 @@ from opdata import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    State,
     Unavailable,
     Unreachable,
 )
@@ -382,3 +383,14 @@ def test_url_and_key_come_from_the_environment(
     monkeypatch.setenv("OPDATA_API_KEY", fake.api_key)
     with Client(http=fake.http) as client:
         assert client.get_settings().template is not None
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "%2e"])
+def test_every_id_can_be_addressed(fake: FakeServer, client: Client, name: str) -> None:
+    client.put_entity(entity(name))
+    client.put_state(State(external_id=name, state_key=name, value=5))
+    assert client.get_entity(name).external_id == name
+    assert client.get_state(name, name).value == 5
+    assert list(fake.states) == [(name, name)]
+    client.delete_entity(name)
+    assert name not in fake.entities

@@ -71,6 +71,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert 58 <= (parse_retry_after_s(in_a_minute) or 0) <= 60
     assert parse_retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0.0
     assert parse_retry_after_s("soon") is None
+    assert parse_retry_after_s("Mon, 01 Jan 99999999999999 00:00:00 GMT") is None
     assert parse_retry_after_s(None) is None
 
 

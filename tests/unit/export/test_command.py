@@ -61,8 +61,9 @@ def test_json_is_for_programs(export: Run) -> None:
     assert export("states", "--json").code == 2
 
 
-def test_items_on_standard_output_have_no_company(export: Run) -> None:
-    ran = export("states")
+@pytest.mark.parametrize("out", [(), ("--out", "-"), ("--out=-",)])
+def test_items_on_standard_output_have_no_company(export: Run, out: tuple[str, ...]) -> None:
+    ran = export("states", *out)
     assert len([json.loads(line) for line in ran.out.splitlines()]) == 7
     assert ran.err.startswith("states: 7 exported\n")
 

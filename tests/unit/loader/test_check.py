@@ -51,7 +51,7 @@ def test_problems_are_told_by_field_and_reason_with_their_rows(api: FakeApi, loa
         "email: missing: 2 rows, 40 % (rows a.csv:2, a.csv:3)",
         "status: missing: 2 rows, 40 % (rows a.csv:3, b.csv:1)",
         "externalId: must have 1 to 5 characters: 1 row, 20 % (row b.csv:2)",
-        "accepted, but have a look:",
+        "no reason to refuse, but have a look:",
         "  level: holds the text NULL: 2 rows, 40 % (rows a.csv:1, a.csv:3)",
         "  externalId: has spaces around it: 1 row, 20 % (row a.csv:2)",
         "  level: holds the text N/A: 1 row, 20 % (row b.csv:2)",

@@ -144,7 +144,9 @@ def test_a_source_is_never_overwritten_by_its_rejects(api: FakeApi, load: Run) -
         (["entities", "a.csv", "--url", "localhost:80"], "--url must be http"),
         (["entities", "a.csv", "--event-type", "x"], "--event-type"),
         (["players", "a.csv"], "players"),
-        (["entities", "a.csv", "--entity-type", "x", "--rejects", "no/r"], "cannot be written"),
+        (["entities", "a.csv", "--entity-type", "x", "--rejects", "a.csv/r"], "no directory a.csv"),
+        (["entities", "a.csv", "--entity-type", "x", "--rejects", "no/r"], "no directory no"),
+        (["entities", "a.csv", "--entity-type", "x", "--checkpoint", "no/c"], "no directory no"),
     ],
 )
 def test_wrong_usage_ends_with_2_before_anything_is_sent(

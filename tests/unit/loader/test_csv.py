@@ -245,3 +245,11 @@ def test_what_cannot_be_a_source_is_refused(items: ReadItems, name: str, problem
         Path(each).touch()
     with pytest.raises(LoadError, match=problem):
         items("entities", name)
+
+
+@pytest.mark.parametrize("header", ["id,status,status", "id,secret, Secret "])
+def test_two_columns_with_one_name_are_told_by_their_places(items: ReadItems, header: str) -> None:
+    Path("a.csv").write_text(f"{header}\n1,active,closed\n")
+    with pytest.raises(LoadError, match="the columns 2 and 3 have the same name") as caught:
+        items("entities", "a.csv")
+    assert "secret" not in str(caught.value).lower()

@@ -12,12 +12,14 @@ from typing import Any
 import duckdb
 import pytest
 
+from opdata.cli import main
 from opdata.loader.errors import LoadError
 from opdata.loader.kinds import ENTITIES
 from opdata.loader.selection import Selection
 from opdata.loader.source import Source
 from tests.support.postgres import drop_database, new_database, postgres_server, run_sql
-from tests.unit.loader.conftest import ReadItems
+from tests.unit.loader.conftest import ReadItems, Run
+from tests.unit.loader.fake_api import FakeApi
 
 TABLE = """
     CREATE TABLE players (
@@ -257,7 +259,9 @@ def test_json_is_taken_from_text_columns_of_postgresql_and_not_from_json_strings
         ({"from_": "text.db"}, "not a database"),
         ({"from_": "text.duckdb"}, "text.duckdb cannot be opened"),
         ({"from_": "postgresql://127.0.0.1:1/nope"}, "the database cannot be reached"),
+        ({"from_": "postgresql://nope.invalid/db"}, "reached: there is no host nope.invalid "),
         ({"from_": "$ODD"}, "the database's URL cannot be understood"),
+        ({"from_": "postgresql://localhost:134857/db"}, "database's URL cannot be understood"),
         ({"from_": "text.db", "sql": "SELECT 1"}, "names of tables as SOURCE, or one --sql"),
         ({"from_": "text.db", "format": "csv"}, "--format is of files"),
     ],
@@ -271,3 +275,21 @@ def test_what_is_no_database_is_said(
     with pytest.raises(LoadError, match=problem) as caught:
         items("entities", "players", **options)
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_that_cannot_be_reached_is_told_from_a_wrong_option(
+    api: FakeApi, load: Run
+) -> None:
+    Path("load.toml").write_text(
+        '[[step]]\nkind = "entities"\nentity_type = "x"\nsources = ["players"]\n'
+        'from = "postgresql://127.0.0.1:1/nope"\n'
+    )
+    for ran in (
+        load("entities", "players", "--from", "postgresql://127.0.0.1:1/nope"),
+        load("all", "load.toml"),
+    ):
+        assert ran.code == 4
+        assert "the database cannot be reached" in ran.err
+    arguments = ("--entity-type", "x", "--from", "postgresql://127.0.0.1:1/nope")
+    assert main(["verify", "entities", "players", *arguments]) == 4
+    assert api.received == []

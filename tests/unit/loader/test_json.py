@@ -126,7 +126,9 @@ def test_the_items_of_a_rejects_file_are_loaded_as_they_were(items: ReadItems) -
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"id":"1"}\n{"id":"secret\n', "Malformed JSON .* line 3"),
+        ('{"id":"1"}\n{"id":"secret\n', "Malformed JSON .* in row 2:"),
+        ('{"id":"1"}\n\n["secret"\n{"id":"2"}', "Malformed JSON .* in row 2:"),
+        ('{"id":"1"}\n{"id":}', "Malformed JSON .* in row 2:"),
         ('{"id":"1"}\n["secret"]\n', "row 2 is not a JSON object"),
         ('{"id":"1"}\n{"id":"secret\\ud800"}\n', "Malformed JSON .* no low surrogate"),
         ('{"name":"secret"}\n', "none of the 1 columns is named externalId"),

@@ -158,6 +158,14 @@ def test_a_plan_is_resumed_where_it_stopped(api: FakeApi, load: Run, export: Pat
     assert list(Path("state").rglob("*.checkpoint")) == []
 
 
+def test_a_step_that_was_complete_before_has_no_pace(api: FakeApi, load: Run, export: Path) -> None:
+    break_events(export)
+    load("all", "in")
+    ran = load("all", "in", "--resume")
+    [step] = [line.split() for line in ran.out.splitlines() if line.startswith("entities-players")]
+    assert step == ["entities-players", "2", "2", "0", "-", "-", "complete"]
+
+
 def test_a_step_that_was_complete_is_not_passed_over_when_its_source_was_changed(
     api: FakeApi, load: Run, export: Path
 ) -> None:
@@ -261,3 +269,14 @@ def test_json_has_a_summary_for_each_step(api: FakeApi, load: Run, export: Path)
     assert [step["summary"]["kind"] for step in summary["steps"]] == [
         "entities", "events", "states",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--rejects", "--checkpoint"])
+def test_a_directory_is_made_only_where_there_is_one_for_it(
+    api: FakeApi, load: Run, export: Path, option: str
+) -> None:
+    ran = load("all", str(export), option, "no/deeper")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{option}: there is no directory no" in ran.err
+    assert not Path("no").exists()
+    assert api.received == []

@@ -158,7 +158,6 @@ def test_a_source_that_was_changed_is_not_resumed(
         (["--batch-size", "3", "--event-type", "x"], "--batch-size"),
         (["--batch-size", "2", "--event-type", "y"], "the mapping"),
         (["--batch-size", "2", "--event-type", "x", "--rejects", "r"], "--rejects"),
-        (["--batch-size", "2", "--event-type", "x", "--url", "http://localhost:9"], "address"),
         (["--batch-size", "2", "--sql", "SELECT externalId, 'x' eventType FROM source"], "mapping"),
     ],
 )
@@ -416,3 +415,62 @@ def test_a_new_key_that_may_not_list_keys_does_not_resume_and_is_told_why(
     assert ran.code == 2
     assert "with one that has the scope admin" in ran.err
     assert len(api.stored) == before
+
+
+def is_lost(api: FakeApi, *more: object) -> None:
+    """The next batch is stored and its answer lost."""
+    api.script.extend([lambda: None, *more])  # type: ignore[list-item]
+
+
+def test_a_batch_that_was_stored_unanswered_and_is_too_large_when_resumed_is_not_stored_in_halves(
+    api: FakeApi, load: Run
+) -> None:
+    write(400)
+    command = (*EVENTS[:-1], "400")
+    is_lost(api)
+    assert load(*command, "--compress", "on", "--give-up-after", "0").code == 4
+    api.forget_keys()
+    api.max_body_bytes = len(api.received[0].body) - 1  # which the fake measures decompressed
+    ran = load(*command, "--compress", "off", "--resume")
+    assert ran.code == 2
+    assert "rows 1 to 400 were sent before without an answer and are too large" in ran.err
+    assert len(api.stored) == 400
+    ran = load(*command, "--resume", "--send-unsure")
+    assert (ran.code, len(api.stored)) == (0, 800)
+
+
+def test_halves_are_gone_on_with_as_halves(api: FakeApi, load: Run) -> None:
+    write(8)
+    command = (*EVENTS[:-1], "8")
+    api.max_body_bytes = 150
+    sizes: list[int] = []
+    execute = api._execute
+
+    def stop_at_the_second_part(request: object) -> Reply:
+        sizes.append(len(request.items))  # type: ignore[attr-defined]
+        return STOP if len(sizes) == 2 else execute(request)  # type: ignore[arg-type]
+
+    api._execute = stop_at_the_second_part  # type: ignore[method-assign]
+    assert load(*command).code == 2
+    assert sizes == [2, 2]
+    assert len(api.stored) == 2
+    go_on(api)
+    api.received.clear()
+    assert load(*command, "--resume").code == 0
+    # Neither the whole nor its first half is tried again; the answers of before come again, and the
+    # one that refused a part as a whole gives it another try.
+    assert [len(request.items) for request in api.received] == [2, 2, 2, 4, 2, 2]
+    assert sorted(item["data"]["n"] for item in api.stored) == list(range(8))
+
+
+def test_a_resumed_load_says_that_the_rejects_file_is_gone(
+    api: FakeApi, load: Run, ended: Callable[..., Ran]
+) -> None:
+    write(20)
+    api.refuse = lambda item: ("NOT_FOUND", "none") if item["data"]["n"] == 1 else None
+    command = (*EVENTS, "--rejects", "r.ndjson")
+    ended(*command)
+    Path("r.ndjson").unlink()
+    ran = load(*command, "--resume")
+    assert "r.ndjson is gone: the items that were refused before are in no file any more" in ran.err
+    assert ran.code == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from opdata.loader.run import Load, run_load
 from opdata.loader.source import Selection, Source
 from opdata.loader.summary import Summary
 from tests.unit.loader.conftest import Run
-from tests.unit.loader.fake_api import HANG_UP, KEY, FakeApi, error
+from tests.unit.loader.fake_api import HANG_UP, KEY, FakeApi, Reply, error
 
 QUICK = Backoff(base_delay_s=0.01, max_delay_s=0.05, first_contact_s=2.0, give_up_after_s=2.0)
 
@@ -252,3 +254,70 @@ def test_the_cut_does_not_depend_on_how_rows_were_read() -> None:
     assert [(batch.number, batch.rows, batch.items) for batch in singly] == whole
     assert all(len(batch.body) <= 150 for batch in cut_batches([rows], 9, 150))
     assert [len(items) for _, _, items in whole if len(items) == 9] != []
+
+
+def test_a_batch_that_may_be_stored_is_not_sent_again_in_halves(api: FakeApi, load: Run) -> None:
+    too_large = error(413, "PAYLOAD_TOO_LARGE")
+    api.script.extend([lambda: None, too_large])
+    ran = load("events", numbered(10), "--event-type", "x", "--json")
+    assert ran.code == 2
+    assert "rows 1 to 10 were sent before without an answer and are too large" in ran.err
+    assert len(api.stored) == 10
+    assert (ran.summary["unanswered"], ran.summary["unsent"]) == (10, 0)
+
+    api.script.extend([lambda: None, too_large])
+    assert load("entities", numbered(10), "--entity-type", "x").code == 0
+
+
+def test_a_refusal_after_a_lost_answer_does_not_say_that_nothing_is_stored(
+    api: FakeApi, load: Run
+) -> None:
+    api.script.extend([lambda: None, error(401, "UNAUTHORIZED")])
+    ran = load("events", numbered(10), "--event-type", "x", "--json")
+    assert ran.code == 3
+    assert len(api.stored) == 10
+    assert (ran.summary["unanswered"], ran.summary["unsent"]) == (10, 0)
+
+
+def test_what_was_refused_of_a_batch_that_cannot_be_delivered_is_in_the_rejects(
+    api: FakeApi, load: Run
+) -> None:
+    api.refuse = lambda item: ("NOT_FOUND", "none") if item["externalId"] == "p1" else None
+    answers = iter([error(413, "PAYLOAD_TOO_LARGE"), None, error(401, "UNAUTHORIZED")])
+    execute = api._answer_once
+    api._answer_once = lambda request: next(answers) or execute(request)  # type: ignore[method-assign]
+    ran = load("events", numbered(10), "--event-type", "x", "--rejects", "r", "--json")
+    assert ran.code == 3
+    assert [json.loads(line)["row"] for line in Path("r").read_text().splitlines()] == [2]
+    assert (ran.summary["failed"], ran.summary["succeeded"]) == (1, 4)
+
+
+def test_an_answer_that_names_an_item_twice_does_not_add_up(api: FakeApi, load: Run) -> None:
+    twice = [{"index": 0, "code": "NOT_FOUND", "message": "none"}] * 2
+    data = {"succeeded": 9, "failed": 1, "errors": twice}
+    api.script.append(Reply(200, {"success": True, "data": data}))
+    ran = load("events", numbered(10), "--event-type", "x", "--rejects", "r")
+    assert ran.code == 2
+    assert "does not account for every item" in ran.err
+    assert Path("r").read_text() == ""
+
+
+def test_a_load_that_failed_ends_while_its_source_says_nothing(
+    api: FakeApi, load: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    source = os.fdopen(writing, "w")
+    # The source would end by itself, late, so that a load that waits for it fails and does not hang.
+    late = threading.Timer(20, source.close)
+    late.start()
+    source.write("".join(f'{{"externalId":"p{n}"}}\n' for n in range(1_000)))
+    source.flush()
+    with os.fdopen(reading) as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        api.script.append(error(401, "UNAUTHORIZED"))
+        ran = load("events", "-", "--format", "ndjson", "--event-type", "x", "--batch-size", "500")
+    late.cancel()
+    late.join()
+    assert ran.code == 3
+    assert not source.closed
+    source.close()

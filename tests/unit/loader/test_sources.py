@@ -222,10 +222,16 @@ def test_moments_of_a_sheet_become_rfc_3339(items: ReadItems) -> None:
 
 
 def test_the_header_is_the_first_row_that_holds_anything(items: ReadItems) -> None:
-    write_sheet("a.xlsx", [None], [None, "id", None, "n", "n"], [], [None, "1", 5, 6, 7], [None])
+    write_sheet("a.xlsx", [None], [None, "id", None, "n"], [], [None, "1", 5, 6], [None])
     assert items("entities", "a.xlsx") == [
-        '{"entityType":"x","externalId":"1","data":{"column1":5,"n":6,"n_1":7}}'
+        '{"entityType":"x","externalId":"1","data":{"column1":5,"n":6}}'
     ]
+
+
+def test_two_columns_of_a_sheet_with_one_name_are_refused(items: ReadItems) -> None:
+    write_sheet("a.xlsx", ["id", "n", "N"], ["1", 6, 7])
+    with pytest.raises(LoadError, match="the columns 2 and 3 have the same name"):
+        items("entities", "a.xlsx")
 
 
 def test_a_sheet_is_chosen_by_name(items: ReadItems) -> None:

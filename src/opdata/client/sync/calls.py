@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
-from urllib.parse import quote
 
 from opdata.client.cutting import checked_key
 from opdata.client.items import require_aware
@@ -58,13 +57,6 @@ class Calls:
             if page.next_cursor is None:
                 return
             cursor = page.next_cursor
-
-
-def entity_path(external_id: str, *rest: str) -> str:
-    """The path of an entity, or of something below it. Raises `ValueError` for an empty id."""
-    if not external_id or not all(rest):
-        raise ValueError("external_id and state_key must not be empty")
-    return "/".join(("/entities", *(quote(part, safe="") for part in (external_id, *rest))))
 
 
 def time_text(name: str, moment: datetime | None) -> str | None:

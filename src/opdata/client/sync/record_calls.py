@@ -11,8 +11,9 @@ import msgspec
 
 from opdata.client import records
 from opdata.client.items import Entity, Event, State, encode
+from opdata.client.paths import entity_path
 from opdata.client.records import EntityAck, EventAck, Page, StoredEntity, StoredEvent, StoredState
-from opdata.client.sync.calls import MAX_PAGE_ITEMS, Calls, entity_path, time_text
+from opdata.client.sync.calls import MAX_PAGE_ITEMS, Calls, time_text
 
 
 class RecordCalls(Calls):

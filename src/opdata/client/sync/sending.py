@@ -36,6 +36,10 @@ class Order(Struct, frozen=True):
     dry_run: bool
     concurrency: int = 1
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+
 
 class BatchSender:
     """Sends rows to the batch endpoints under one transport."""
@@ -98,6 +102,10 @@ class BatchSender:
             try:
                 answer = self._post(kind, part, key)
             except TooLarge as error:
+                # What may have been stored as a whole must not be stored again in halves.
+                if key is not None and error.outcome_unknown and not kind.may_repeat(part.items):
+                    error.idempotency_key = key
+                    raise
                 if len(part.items) > 1:
                     waiting += reversed(part.halves())
                 else:
