@@ -120,14 +120,14 @@ def _assert_cut_does_not_matter(
 
 
 @given(items=st.lists(_players | _games, min_size=1, max_size=24), sizes=cuts)
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_entities(pipeline: Pipeline, items: list[Item], sizes: list[int]) -> None:
     """W24, W26: the last valid one wins."""
     _assert_cut_does_not_matter(pipeline, Way.send_entities, items, sizes)
 
 
 @given(items=st.lists(_events, min_size=1, max_size=24), sizes=cuts)
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_events(pipeline: Pipeline, items: list[Item], sizes: list[int]) -> None:
     """W42: the first of an idempotency key counts."""
     _assert_cut_does_not_matter(pipeline, Way.send_events, items, sizes)
@@ -146,7 +146,7 @@ def _balance(value: int, **members: str) -> Item:
     ],
     sizes=[1, 2],
 )
-@settings(max_examples=80)
+@settings(max_examples=48)
 def test_states(pipeline: Pipeline, items: list[Item], sizes: list[int]) -> None:
     """W28: overwriting ones and observations, older and newer ones, in any order."""
     assert parse_ms("2026-04-06T12:00:00Z") == NOW_MS

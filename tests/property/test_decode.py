@@ -83,14 +83,14 @@ def _assert_all_accounted_for(checked: Checked, sent: int) -> None:
 
 
 @given(kind=kinds, batch=st.lists(items(), min_size=1, max_size=8))
-@settings(max_examples=80)
+@settings(max_examples=48)
 def test_every_item_is_accepted_or_refused_once(kind: str, batch: list[str]) -> None:
     """W21, W22: and no message repeats a value, which may be personal."""
     _assert_all_accounted_for(check(kind, f"[{','.join(batch)}]".encode()), len(batch))
 
 
 @given(kind=kinds, batch=st.lists(items(), min_size=1, max_size=8))
-@settings(max_examples=40)
+@settings(max_examples=24)
 def test_an_item_fares_alike_alone_and_among_others(kind: str, batch: list[str]) -> None:
     """W23: a bad item never stops its neighbours, and never excuses them."""
     together = check(kind, f"[{','.join(batch)}]".encode()).errors
@@ -103,7 +103,7 @@ def test_an_item_fares_alike_alone_and_among_others(kind: str, batch: list[str])
 
 
 @given(kind=kinds, batch=st.lists(items(), min_size=1, max_size=8))
-@settings(max_examples=40)
+@settings(max_examples=24)
 def test_ndjson_fares_as_the_array_of_its_lines(kind: str, batch: list[str]) -> None:
     """W10."""
     lines = [" ".join(item.split("\n")).replace("\r", " ") for item in batch]
@@ -114,7 +114,7 @@ def test_ndjson_fares_as_the_array_of_its_lines(kind: str, batch: list[str]) -> 
 
 
 @given(kind=kinds, body=bodies, ndjson=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_any_bytes_are_refused_as_a_whole_or_item_by_item(
     kind: str, body: bytes, *, ndjson: bool
 ) -> None:

@@ -451,7 +451,7 @@ def _quoted(name: str) -> str:
 
 @pytest.mark.parametrize("steps", [10, 40])
 def test_any_sequence_of_requests_leaves_what_the_contract_says(tmp_path: Path, steps: int) -> None:
-    chosen = settings(max_examples=140 // steps, stateful_step_count=steps)
+    chosen = settings(max_examples=100 // steps, stateful_step_count=steps)
     with ExitStack() as stack:
         processes = []
         for store in STORES:

@@ -40,7 +40,7 @@ def way(pipeline: Pipeline) -> Way:
 
 
 @given(external_id=external_ids, data=player_data(), item=st.data())
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_an_entity_reads_back_as_it_was_sent(
     way: Way, external_id: str, data: str, item: st.DataObject
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_states_value_reads_back_as_it_was_sent(way: Way, value: str) -> None:
 
 
 @given(number=numbers)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_a_number_comes_back_with_the_text_that_was_sent(way: Way, number: str) -> None:
     """W7: byte for byte, whether it is personal or not, in the data itself or deep within."""
     data = f'{{"email":{number},"country":{number},"currency":[{{"n":{number}}}],"status":0.10}}'

@@ -34,7 +34,7 @@ def test_a_sealed_record_shows_nothing_of_the_secret(name: str, secret: bytes) -
 
 
 @given(name=names, secret=secrets, draw=st.data())
-@settings(max_examples=300)
+@settings(max_examples=180)
 def test_one_changed_bit_breaks_the_seal(name: str, secret: bytes, draw: st.DataObject) -> None:
     [sealed] = SEALER.seal([name], [secret])
     at = draw.draw(st.integers(0, len(sealed) * 8 - 1))
@@ -83,7 +83,7 @@ def test_a_record_opens_for_its_own_entity_alone(name: str, other: str, secret: 
     ids=["operator", "longer operator", "key id", "salt", "master key"],
 )
 @given(name=names, secret=secrets)
-@settings(max_examples=30)
+@settings(max_examples=18)
 def test_a_record_opens_under_its_own_operator_and_key_alone(
     other: Sealer, name: str, secret: bytes
 ) -> None:

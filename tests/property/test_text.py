@@ -114,7 +114,7 @@ _SHALLOW = {
     odd=st.sampled_from(["", "", "", "1,", '"[{",', "[],", "{},"]),
 )
 @example(kind=("events", EVENTS), neighbours=300, inner="[" * 70 + "]" * 70, odd="")
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_a_batch_is_refused_for_its_depth_exactly_when_it_is_nested_too_deep(
     kind: tuple[str, ItemShape[Any]], neighbours: int, inner: str, odd: str
 ) -> None:
@@ -146,7 +146,7 @@ def test_bad_text_is_found_exactly_where_a_string_holds_it(text: str) -> None:
 
 
 @given(good=values, bad=any_values.filter(holds_bad_text))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_bad_text_stays_where_it_was_when_a_body_is_checked(good: str, bad: str) -> None:
     """W9: it is its own item's problem and not its neighbours'."""
     checked = check_body(f"[{good},{bad},{good}]".encode())
@@ -228,7 +228,7 @@ bodies = st.binary(max_size=200) | st.lists(st.sampled_from(_NOISE)).map(b"".joi
 
 
 @given(bodies)
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_any_bytes_are_taken_or_refused_as_invalid_input(body: bytes) -> None:
     """W2: never a fault of the server's."""
     with suppress(InvalidInput):
@@ -276,7 +276,7 @@ def _depth_if_json(body: bytes) -> int | None:
 
 
 @given(st.lists(any_values | bad_escapes.map('"{}"'.format), min_size=1, max_size=5))
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_json_is_never_taken_for_something_else(items: list[str]) -> None:
     """An array of anything, none too deep, is a batch of as many items."""
     body = f"[{','.join(items)}]".encode()

@@ -77,7 +77,10 @@ def test_killed_at_any_moment_and_run_again_it_ends_with_exactly_the_sources_row
 
     summary = copied(large, target)
     assert summary["resumed"]
-    assert sum(each["copied"] for each in summary["tables"]) < EVENTS
+    # What was there already is not copied again.
+    assert sum(each["copied"] for each in summary["tables"]) < sum(
+        map(len, rows_of(large).values())
+    )
     assert rows_of(target) == rows_of(large)
     assert run("operators", "list", "--db", target).returncode == 0
 

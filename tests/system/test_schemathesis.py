@@ -80,7 +80,7 @@ def test_the_document_that_is_served_is_the_one_that_is_tried(
 
 @schema.parametrize()
 @settings(
-    max_examples=14,
+    max_examples=9,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
