@@ -29,13 +29,13 @@ class KnownNumbers:
         """What is remembered of the operator's entities."""
         return self._known.get(operator_id, {})
 
-    def learn(self, operator_id: int, found: Mapping[str, int]) -> bool:
+    def learn(self, operator_id: int, found: Mapping[str, int]) -> Mapping[str, int]:
         """Remember what was found, and forget the older half of everything when that is too much.
 
-        Whether what is remembered of the operator is now what it was, and what was found.
+        Returns what is remembered of the operator now: the mapping that `of` returned before, with what
+        was found, unless some of it has been forgotten since.
         """
-        fits = self._size + len(found) <= _MAX_REMEMBERED
-        if not fits:
+        if self._size + len(found) > _MAX_REMEMBERED:
             self._known = {
                 each: dict(islice(known.items(), len(known) // 2, None))
                 for each, known in self._known.items()
@@ -45,7 +45,7 @@ class KnownNumbers:
         if len(known) + len(found) <= _MAX_REMEMBERED:
             known.update(found)
         self._size = sum(map(len, self._known.values()))
-        return fits
+        return known
 
     def forget_name(self, operator_id: int, name: str) -> None:
         """Forget one entity."""

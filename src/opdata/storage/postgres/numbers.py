@@ -36,11 +36,13 @@ class EntityNumbers:
             # Somebody has erased since: all of them anew, as of one moment.
             known = {}
             found, erasures_then = await _look_up(connection, operator_id, list(names))
-        # Others have used the memory meanwhile: it may be of another moment now.
-        if self._erasures.get(operator_id) == erasures_then and self._known.learn(
-            operator_id, found
+        # Others have used the memory meanwhile: it may be of another moment now, and what was known
+        # may have been forgotten.
+        if (
+            self._erasures.get(operator_id) == erasures_then
+            and self._known.learn(operator_id, found) is known
         ):
-            return self._known.of(operator_id)
+            return known
         return {name: known[name] for name in names if name in known} | found
 
     def _as_of(self, operator_id: int, erasures: int | None) -> Mapping[str, int]:

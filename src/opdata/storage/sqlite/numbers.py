@@ -46,8 +46,8 @@ class EntityNumbers:
         text = msgspec.json.encode(unknown).decode()
         found = _found_numbers(scalar(connection, "find_entity_numbers", text, operator_id))
         new = {unknown[position]: number for position, number in found}
-        if self._known.learn(operator_id, new):
-            return self._known.of(operator_id)
+        if self._known.learn(operator_id, new) is known:
+            return known
         return {name: known[name] for name in names if name in known} | new
 
     def forget(self, operator_id: int, name: str) -> None:
