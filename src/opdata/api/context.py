@@ -205,8 +205,10 @@ def time_param(name: str, text: str | None) -> int | None:
     return at_ms
 
 
-def make_cursor(position: Any) -> str:
-    """Where a page ended, opaque to the client."""
+def make_cursor(position: Any) -> str | None:
+    """Where a page ended, opaque to the client; None for None, after the last page."""
+    if position is None:
+        return None
     return base64.urlsafe_b64encode(encode.encode(position)).decode().rstrip("=")
 
 

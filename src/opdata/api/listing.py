@@ -22,7 +22,7 @@ async def list_all_events(call: Call) -> Reply:
             after=read_cursor(params.cursor, tuple[str, CursorInt, CursorInt]),
         ),
     )
-    cursor = None if page.next is None else make_cursor(page.next)
+    cursor = make_cursor(page.next)
     return ok(ListedEventPage([encode.listed_event(one) for one in page.rows], cursor))
 
 
@@ -37,5 +37,5 @@ async def list_all_states(call: Call) -> Reply:
             after=read_cursor(params.cursor, tuple[str, str]),
         ),
     )
-    cursor = None if page.next is None else make_cursor(page.next)
+    cursor = make_cursor(page.next)
     return ok(ListedStatePage([encode.listed_state(one) for one in page.rows], cursor))

@@ -210,7 +210,8 @@ def _with_dash_for_out(tokens: Sequence[str]) -> list[str]:
 
 def _console(tokens: Sequence[str]) -> Console | None:
     """What a help text is printed on that nobody looks at: as wide as its lines are."""
-    if is_terminal(sys.stdout) or not {"--help", "-h"} & {*tokens, *([] if tokens else ["-h"])}:
+    asked = not tokens or not {"--help", "-h"}.isdisjoint(tokens)
+    if is_terminal(sys.stdout) or not asked:
         return None
     from rich.console import Console  # noqa: PLC0415 - start-up time
 

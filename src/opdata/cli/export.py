@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, note, print_json, say, visible
+from opdata.cli.output import fail, note, print_summary, say
 from opdata.cli.remote import (
     DEFAULT_URL,
     INTERRUPTED,
@@ -195,9 +195,5 @@ def _export(
         return INTERRUPTED
     # Items on standard output must have no company.
     tell = note if requests[0].target.path is None else say
-    if options.as_json:
-        print_json(summary)
-    else:
-        for line in summary.lines():
-            tell(visible(line))
+    print_summary(summary, summary.lines(), as_json=options.as_json, tell=tell)
     return Exit.OK

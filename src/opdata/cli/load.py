@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, note, print_json, print_table, say, visible
+from opdata.cli.output import fail, note, print_summary, print_table, visible
 from opdata.cli.remote import INTERRUPTED
 from opdata.cli.sending_options import SendingOptions
 from opdata.cli.source_options import SourceOptions, Sources, selection_of
@@ -95,12 +95,9 @@ def load_all(
     except KeyboardInterrupt:
         fail("interrupted between two steps; --resume goes on from here")
         return INTERRUPTED
-    if sending.as_json:
-        print_json(summary)
-    else:
+    if not sending.as_json:
         print_table(*summary.table())
-        for line in summary.remarks():
-            say(visible(line))
+    print_summary(summary, summary.remarks(), as_json=sending.as_json)
     return _exit_of(summary.stopped, summary.failed)
 
 
@@ -126,12 +123,7 @@ def _load(select: Callable[[], Selection], options: SendingOptions) -> int:
     except KeyboardInterrupt:
         fail("interrupted; nothing was sent")
         return INTERRUPTED
-    if options.as_json:
-        print_json(summary)
-    else:
-        for line in summary.lines():
-            # Part of the words come from the server; a terminal must not obey them.
-            say(visible(line))
+    print_summary(summary, summary.lines(), as_json=options.as_json)
     return _exit_of(summary.stopped, summary.failed)
 
 

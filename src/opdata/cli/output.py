@@ -7,7 +7,7 @@ Results go to standard output, everything said about them to standard error, so 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import msgspec
@@ -47,6 +47,18 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     for line in (list(headings), *cells):
         say(_GAP.join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_summary(
+    summary: object, lines: Sequence[str], *, as_json: bool, tell: Callable[[str], None] = say
+) -> None:
+    """Print a command's outcome: as JSON, or its lines, parts of which may come from elsewhere."""
+    if as_json:
+        print_json(summary)
+    else:
+        for line in lines:
+            # A terminal must not obey them.
+            tell(visible(line))
 
 
 def short_time(at_ms: int | None, *, none: str = "-") -> str:

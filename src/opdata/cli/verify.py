@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, print_json, say, visible
+from opdata.cli.output import fail, print_summary
 from opdata.cli.remote import (
     DEFAULT_URL,
     INTERRUPTED,
@@ -147,11 +147,7 @@ def _verify(
     except KeyboardInterrupt:
         fail("stopped by SIGINT")
         return INTERRUPTED
-    if options.as_json:
-        print_json(summary)
-    else:
-        for line in summary.lines():
-            say(visible(line))
+    print_summary(summary, summary.lines(), as_json=options.as_json)
     return Exit.OK if summary.equal else Exit.PROBLEM
 
 

@@ -6,8 +6,8 @@ anything to show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from opdata.model import ListedEvent, ListedState
 from opdata.storage.reads import EventPosition, ScanPage, StatePosition
@@ -19,6 +19,9 @@ AFTER_ANY_NAME: Final = "\U0010ffff" * 256
 """Comes after every external id and every state key, by code point."""
 _AFTER_ANY_EVENT: Final = (2**62, 0)
 
+T = TypeVar("T")
+P = TypeVar("P")
+
 
 def event_page(
     rows: Sequence[ListedEvent], limit: int, walked_to: str | None
@@ -27,19 +30,26 @@ def event_page(
 
     `walked_to` is the last entity that was walked, None when there is none beyond.
     """
-    if len(rows) > limit:
-        last = rows[limit - 1]
-        return ScanPage(
-            rows[:limit], (last.external_id, last.event.occurred_at_ms, last.event.position)
-        )
-    return ScanPage(rows, None if walked_to is None else (walked_to, *_AFTER_ANY_EVENT))
+    end = None if walked_to is None else (walked_to, *_AFTER_ANY_EVENT)
+    return _page(
+        rows,
+        limit,
+        lambda row: (row.external_id, row.event.occurred_at_ms, row.event.position),
+        end,
+    )
 
 
 def state_page(
     rows: Sequence[ListedState], limit: int, walked_to: str | None
 ) -> ScanPage[ListedState, StatePosition]:
     """As `event_page`."""
+    end = None if walked_to is None else (walked_to, AFTER_ANY_NAME)
+    return _page(rows, limit, lambda row: (row.external_id, row.state.state_key), end)
+
+
+def _page(
+    rows: Sequence[T], limit: int, position_of: Callable[[T], P], end: P | None
+) -> ScanPage[T, P]:
     if len(rows) > limit:
-        last = rows[limit - 1]
-        return ScanPage(rows[:limit], (last.external_id, last.state.state_key))
-    return ScanPage(rows, None if walked_to is None else (walked_to, AFTER_ANY_NAME))
+        return ScanPage(rows[:limit], position_of(rows[limit - 1]))
+    return ScanPage(rows, end)
