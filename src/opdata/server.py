@@ -27,6 +27,7 @@ from opdata.api.table import ENDPOINTS
 from opdata.clock import now_ms
 from opdata.config import Settings
 from opdata.errors import Conflict, MasterKeyMismatch, MasterKeyMissing, OpdataError, StartupError
+from opdata.housekeeping import Duty, keep_house
 from opdata.keys import new_key
 from opdata.logs import configure_logging
 from opdata.pii import MASTER_KEY_FILE, KeyRing, create_key_file, load_key_ring
@@ -36,8 +37,6 @@ from opdata.storage.base import Store
 DEFAULT_OPERATOR: Final = "default"
 
 _WORKER_SETTINGS: Final = "OPDATA_WORKER_SETTINGS"
-_HOUSEKEEPING_S: Final = 10.0
-_PURGE_EVERY: Final = 30
 _GC_THRESHOLD: Final = 50_000
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _GRACE_S: Final = 20
@@ -174,7 +173,7 @@ class WorkerApp:
 async def serving(settings: Settings) -> AsyncIterator[App]:
     """The application with its services open and its housekeeping running."""
     services = await make_services(settings)
-    housekeeping = asyncio.create_task(_keep_house(services))
+    housekeeping = asyncio.create_task(keep_house(_duties(services)))
     _tune_interpreter()
     _log.info("started", database=services.settings.database_url.partition("://")[0])
     try:
@@ -222,17 +221,11 @@ def _tune_interpreter() -> None:
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
 
-async def _keep_house(services: Services) -> None:
-    rounds = 0
-    while True:
-        await asyncio.sleep(_HOUSEKEEPING_S)
-        try:
-            await services.authenticator.flush()
-            if rounds % _PURGE_EVERY == 0:
-                await services.store.purge(now_ms())
-        except OpdataError as error:
-            _log.warning("housekeeping_failed", reason=error.message)
-        rounds += 1
+def _duties(services: Services) -> list[Duty]:
+    return [
+        Duty("note when keys were used", 10, services.authenticator.flush),
+        Duty("forget expired answers", 300, lambda: services.store.purge(now_ms())),
+    ]
 
 
 async def _first_operator(store: Store, *, with_key: bool) -> FirstStart | None:
