@@ -1,22 +1,18 @@
-"""Personal fields: the key ring, sealing and opening, and keyed fingerprints (W49).
+"""Personal fields: sealing and opening, keyed fingerprints, and the keys for both (W49).
 
 A sealed record is `version (1) | key id (4) | nonce (12) | ciphertext | tag (16)`, AES-256-GCM. Its
 additional data is (operator, "entity", external id, key id), each length-prefixed, so a record that
-is moved to another operator, entity or key does not open. The key of an operator is derived with
-HKDF-SHA256 from the master key and the operator's own salt.
+is moved to another operator, entity or key does not open. The key id is that of the operator's data
+key, which is derived with HKDF-SHA256 from a master key and the data key's own salt.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
-import re
-import stat
 import struct
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -24,39 +20,71 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from opdata.errors import MasterKeyMissing, SealBroken, StartupError
-from opdata.files import flush
-from opdata.model import Operator
+from opdata.errors import SealBroken, Unavailable
+from opdata.model import KEY_ID_BYTES, DataKey
 
-MASTER_KEY_FILE = "master.key"
 _VERSION: Final = b"\x01"
-_KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
-_HEAD_BYTES: Final = 1 + _KEY_ID_BYTES + _NONCE_BYTES
+_HEAD_BYTES: Final = 1 + KEY_ID_BYTES + _NONCE_BYTES
 _TAG_BYTES: Final = 16
 _LENGTH: Final = struct.Struct(">I")
-_MASTER_KEY = re.compile(r"[0-9a-fA-F]{64}")
+
+
+class SealCount:
+    """How often a key has sealed since it was last asked. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """Add so many seals."""
+        with self._lock:
+            self._count += count
+
+    def take(self) -> int:
+        """The count, which begins anew."""
+        with self._lock:
+            count, self._count = self._count, 0
+        return count
 
 
 class Sealer:
-    """Seals, opens and fingerprints for one operator. Safe to share between threads."""
+    """Seals, opens and fingerprints for one operator. Safe to share between threads.
 
-    def __init__(self, master: bytes, key_id: int, operator_id: int, key_salt: bytes) -> None:
-        self._key_id = key_id.to_bytes(_KEY_ID_BYTES, "big")
-        self._aead = AESGCM(_derive(master, key_salt, b"opdata/v1/seal"))
-        self._fingerprints = hashlib.blake2b(
-            digest_size=16, key=_derive(master, key_salt, b"opdata/v1/fingerprint")
-        )
+    `keys` are the operator's data keys, 32 bytes each, by id: the highest seals, and each opens what
+    was sealed with it. `lacking` are ids of those that exist and cannot be had.
+    """
+
+    def __init__(
+        self,
+        operator_id: int,
+        keys: Mapping[int, bytes],
+        fingerprint_key: bytes,
+        *,
+        lacking: Collection[int] = (),
+    ) -> None:
+        self.key_id = max(keys)
+        """Of the key that seals."""
+        self.seals = SealCount()
+        # By the bytes that name them in a record, which end what it is bound to.
+        self._ciphers = {
+            (key_id_bytes := _id_bytes(key_id)): (AESGCM(key), _prefixed(key_id_bytes))
+            for key_id, key in keys.items()
+        }
+        self._lacking = frozenset(map(_id_bytes, lacking))
+        self._sealing = _id_bytes(self.key_id)
+        self._fingerprints = hashlib.blake2b(digest_size=16, key=fingerprint_key)
         self._head = _prefixed(str(operator_id).encode()) + _prefixed(b"entity")
-        self._tail = _prefixed(self._key_id)
 
     def seal(self, external_ids: Sequence[str], secrets: Sequence[bytes]) -> list[bytes]:
         """Seal each secret for the entity of that external id; nonces are drawn in one call."""
+        self.seals.add(len(secrets))
         nonces = os.urandom(_NONCE_BYTES * len(secrets))
         starts = range(0, len(nonces), _NONCE_BYTES)
-        start, head, tail = _VERSION + self._key_id, self._head, self._tail
-        encrypt, length = self._aead.encrypt, _LENGTH.pack
-        # `_bound_to` written out: this loop is a fifth of a batch's time.
+        aead, tail = self._ciphers[self._sealing]
+        start, head = _VERSION + self._sealing, self._head
+        encrypt, length = aead.encrypt, _LENGTH.pack
         return [
             start
             + (nonce := nonces[at : at + _NONCE_BYTES])
@@ -65,96 +93,99 @@ class Sealer:
         ]
 
     def open(self, external_id: str, sealed: bytes) -> bytes:
-        """The secret sealed for that entity. Raises `SealBroken`, never returns anything else."""
-        if (
-            len(sealed) < _HEAD_BYTES + _TAG_BYTES
-            or sealed[:1] != _VERSION
-            or sealed[1 : 1 + _KEY_ID_BYTES] != self._key_id
-        ):
+        """The secret sealed for that entity. Raises `SealBroken`, never returns anything else.
+
+        Raises `Unavailable` when the key that it names is one of those that are lacking.
+        """
+        key_id = sealed[1 : 1 + KEY_ID_BYTES]
+        if len(sealed) < _HEAD_BYTES + _TAG_BYTES or sealed[:1] != _VERSION:
             raise SealBroken
-        nonce = sealed[1 + _KEY_ID_BYTES : _HEAD_BYTES]
+        if key_id in self._lacking:
+            message = "The server lacks the master key that this entity's fields are sealed under"
+            raise Unavailable(message)
+        if key_id not in self._ciphers:
+            raise SealBroken
+        aead, tail = self._ciphers[key_id]
+        nonce = sealed[1 + KEY_ID_BYTES : _HEAD_BYTES]
+        bound_to = self._head + _prefixed(external_id.encode()) + tail
         try:
-            return self._aead.decrypt(nonce, sealed[_HEAD_BYTES:], self._bound_to(external_id))
+            return aead.decrypt(nonce, sealed[_HEAD_BYTES:], bound_to)
         except InvalidTag:
             raise SealBroken from None
 
     def fingerprint(self, *parts: bytes) -> bytes:
         """16 bytes of keyed BLAKE2b over the parts, of which only the last may hold a NUL.
 
-        Keyed, so that without the master key nobody can test a guess at a personal value.
+        Keyed, so that without the master key nobody can test a guess at a personal value. The key
+        is the operator's for good: what a batch or an event is compared with was computed years ago.
         """
         digest = self._fingerprints.copy()
         digest.update(b"\0".join(parts))
         return digest.digest()
 
-    def _bound_to(self, external_id: str) -> bytes:
-        return self._head + _prefixed(external_id.encode()) + self._tail
 
+def sealer_of(masters: Mapping[int, bytes], keys: Sequence[DataKey]) -> Sealer:
+    """The sealer of an operator with those data keys, by id, as far as there are master keys for them.
 
-class KeyRing:
-    """The master key, and the sealers derived from it."""
-
-    def __init__(self, master: bytes, key_id: int = 1) -> None:
-        self.key_id = key_id
-        self._master = master
-        # Deriving an operator's keys costs more than sealing for it.
-        self._sealer = lru_cache(maxsize=10_000)(
-            lambda operator_id, key_salt: Sealer(master, key_id, operator_id, key_salt)
-        )
-
-    def sealer(self, operator: Operator) -> Sealer:
-        """The operator's sealer."""
-        return self._sealer(operator.operator_id, operator.key_salt)
-
-    def check_value(self) -> bytes:
-        """What tells this master key from another and reveals nothing of it."""
-        return hmac.digest(self._master, b"opdata/v1/check", "sha256")
-
-
-def load_key_ring(data_dir: Path, text: str = "") -> KeyRing:
-    """The key ring of `text` (64 hex digits), or of the key file in `data_dir` when it is empty.
-
-    Raises `MasterKeyMissing` when there is neither, `StartupError` for one that is malformed or
-    that others may read.
+    Raises `Unavailable` when there are for none, `SealBroken` when the newest was tampered with.
     """
-    path = data_dir / MASTER_KEY_FILE
-    origin = "OPDATA_MASTER_KEY" if text else str(path)
-    if not text:
-        if not path.exists():
-            message = f"No master key: set OPDATA_MASTER_KEY or put the key file back at {path}"
-            raise MasterKeyMissing(message)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            message = f"{path} can be read by others; run: chmod 600 {path}"
-            raise StartupError(message)
-        text = path.read_text("ascii", errors="replace").strip()
-    if not _MASTER_KEY.fullmatch(text):
-        message = f"The master key in {origin} must be 64 hex digits"
-        raise StartupError(message)
-    return KeyRing(bytes.fromhex(text))
+    usable = [key for key in keys if key.master_key_id in masters]
+    if not usable:
+        message = "The server lacks the master key that this operator's fields are sealed under"
+        raise Unavailable(message)
+    newest = usable[-1]
+    return Sealer(
+        newest.operator_id,
+        {key.key_id: _derive(masters[key.master_key_id], key.salt, b"seal") for key in usable},
+        _fingerprint_key(masters, newest),
+        lacking=[key.key_id for key in keys if key.master_key_id not in masters],
+    )
 
 
-def create_key_file(data_dir: Path) -> None:
-    """Write a new random master key, readable by its owner alone; durable before this returns.
+def next_data_key(
+    masters: Mapping[int, bytes], newest: DataKey, master_key_id: int, now_ms: int
+) -> DataKey:
+    """A new data key of the operator, after its newest one and under that master key.
 
-    An existing file is never touched: losing it loses every personal field sealed with it. Raises
-    `FileExistsError` then.
+    It takes the fingerprint key along: with it, nothing needs the keys before it but what they sealed.
     """
-    # Written under a name of its own and then linked: whoever finds the file finds all of it.
-    draft = data_dir / f"{MASTER_KEY_FILE}.{os.getpid()}"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    key_id, salt = newest.key_id + 1, os.urandom(32)
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = _fingerprint_aead(masters[master_key_id], salt).encrypt(
+        nonce, _fingerprint_key(masters, newest), _fingerprint_bound_to(newest.operator_id, key_id)
+    )
+    return DataKey(newest.operator_id, key_id, master_key_id, salt, nonce + sealed, now_ms)
+
+
+def _fingerprint_key(masters: Mapping[int, bytes], key: DataKey) -> bytes:
+    master, sealed = masters[key.master_key_id], key.fingerprint_key
+    if sealed is None:
+        return _derive(master, key.salt, b"fingerprint")
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(os.urandom(32).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        (data_dir / MASTER_KEY_FILE).hardlink_to(draft)
-    finally:
-        draft.unlink()
-    flush(data_dir)
+        return _fingerprint_aead(master, key.salt).decrypt(
+            sealed[:_NONCE_BYTES],
+            sealed[_NONCE_BYTES:],
+            _fingerprint_bound_to(key.operator_id, key.key_id),
+        )
+    except (InvalidTag, ValueError):
+        raise SealBroken from None
 
 
-def _derive(master: bytes, salt: bytes, info: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=info).derive(master)
+def _fingerprint_aead(master: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(_derive(master, salt, b"fingerprint-seal"))
+
+
+def _fingerprint_bound_to(operator_id: int, key_id: int) -> bytes:
+    parts = (str(operator_id).encode(), b"fingerprint", _id_bytes(key_id))
+    return b"".join(map(_prefixed, parts))
+
+
+def _derive(master: bytes, salt: bytes, use: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"opdata/v1/" + use).derive(master)
+
+
+def _id_bytes(key_id: int) -> bytes:
+    return key_id.to_bytes(KEY_ID_BYTES, "big")
 
 
 def _prefixed(part: bytes) -> bytes:

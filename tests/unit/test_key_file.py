@@ -1,4 +1,4 @@
-"""The master key's file: made once, whole, and for its owner alone (W49)."""
+"""The master keys: their file is whole and for its owner alone, and wrong ones are refused (W49)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from opdata.errors import MasterKeyMissing, StartupError
-from opdata.pii import MASTER_KEY_FILE, create_key_file, load_key_ring
+from opdata.errors import MasterKeyMismatch, MasterKeyMissing, StartupError
+from opdata.master_keys import (
+    MASTER_KEY_FILE,
+    SealedWith,
+    add_to_key_file,
+    check_value,
+    create_key_file,
+    load_master_keys,
+    require_right_keys,
+)
+
+A, B, C = "a1" * 32, "b2" * 32, "c3" * 32
 
 
 def test_a_new_key_is_64_random_hex_digits_for_its_owner_alone(tmp_path: Path) -> None:
@@ -47,7 +57,7 @@ def test_whoever_finds_the_file_finds_a_whole_key(tmp_path: Path) -> None:
         def look(folder: Path = folder, failures: list[StartupError] = failures) -> None:
             while True:
                 try:
-                    load_key_ring(folder)
+                    load_master_keys(folder)
                 except MasterKeyMissing:
                     continue
                 except StartupError as error:
@@ -62,18 +72,118 @@ def test_whoever_finds_the_file_finds_a_whole_key(tmp_path: Path) -> None:
         assert failures == []
 
 
-def test_the_key_of_the_text_is_taken_before_the_files(tmp_path: Path) -> None:
+def test_the_keys_of_the_text_are_taken_before_the_files(tmp_path: Path) -> None:
     create_key_file(tmp_path)
-    of_file = load_key_ring(tmp_path).check_value()
-    of_text = load_key_ring(tmp_path, "ab" * 32).check_value()
-    assert of_file != of_text
-    assert load_key_ring(tmp_path / "none such", "AB" * 32).check_value() == of_text
+    assert load_master_keys(tmp_path) != load_master_keys(tmp_path, A)
+    assert load_master_keys(tmp_path / "none such", A.upper()) == {1: bytes.fromhex(A)}
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (A, [1]),
+        (f"{A},2:{B}", [1, 2]),
+        (f"1:{A},2:{B}", [1, 2]),
+        (f" 2:{B} , 3:{C}\n", [2, 3]),
+        (f"{A}\n2:{B}\n17:{C}\n", [1, 2, 17]),
+        (f"17:{C}\n2:{B}", [2, 17]),
+    ],
+)
+def test_keys_are_told_apart_by_their_ids(text: str, ids: list[int]) -> None:
+    found = load_master_keys(Path("none such"), text)
+    assert sorted(found) == ids
+    assert {key.hex() for key in found.values()} <= {A, B, C}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"{A},{B}", 2),
+        (f"{A},2:{B[1:]}", 2),
+        (f"{A},,2:{B}", 2),
+        (f"{A},", 2),
+        (f"0:{A}", 1),
+        (f"01:{A}", 1),
+        (f"-1:{A}", 1),
+        (f"1234567890:{A}", 1),
+        (f"2 :{A}", 1),
+        (f"2:{A}:", 1),
+    ],
+)
+def test_what_is_malformed_is_named_by_its_place_and_never_shown(text: str, key: int) -> None:
+    with pytest.raises(StartupError) as refused:
+        load_master_keys(Path("none such"), text)
+    assert "64 hex digits" in str(refused.value)
+    assert f"key {key} is not" in str(refused.value)
+    assert A[:8] not in str(refused.value)
+    assert B[1:9] not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", [f"{A},1:{B}", f"2:{A},2:{B}", f"{A},2:{A}"])
+def test_no_key_is_there_twice(text: str) -> None:
+    with pytest.raises(StartupError, match="twice"):
+        load_master_keys(Path("none such"), text)
+
+
+def test_a_new_key_is_added_to_those_in_the_file(tmp_path: Path) -> None:
+    create_key_file(tmp_path)
+    before = (tmp_path / MASTER_KEY_FILE).read_text()
+    added = add_to_key_file(tmp_path, 1)
+    assert sorted(added) == [1, 2]
+    assert load_master_keys(tmp_path) == added
+    assert (tmp_path / MASTER_KEY_FILE).read_text() == f"{before}2:{added[2].hex()}\n"
+    assert stat.S_IMODE((tmp_path / MASTER_KEY_FILE).stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == [MASTER_KEY_FILE]
+
+
+def test_a_file_with_a_newer_key_than_is_in_use_gets_no_other(tmp_path: Path) -> None:
+    create_key_file(tmp_path)
+    first = add_to_key_file(tmp_path, 1)
+    assert add_to_key_file(tmp_path, 1) == first
+    assert sorted(add_to_key_file(tmp_path, 2)) == [1, 2, 3]
+
+
+def test_keys_that_are_added_at_the_same_moment_are_one(tmp_path: Path) -> None:
+    create_key_file(tmp_path)
+    found: list[dict[int, bytes]] = []
+    adding = [
+        threading.Thread(target=lambda: found.append(add_to_key_file(tmp_path, 1)))
+        for _ in range(8)
+    ]
+    for thread in adding:
+        thread.start()
+    for thread in adding:
+        thread.join(10)
+    assert found == [load_master_keys(tmp_path)] * 8
+    assert sorted(found[0]) == [1, 2]
+
+
+def test_keys_are_right_that_open_all_that_is_sealed() -> None:
+    a, b, c = (bytes.fromhex(text) for text in (A, B, C))
+    checks = {1: check_value(a), 2: check_value(b)}
+    for keys in ({1: a, 2: b}, {2: b}, {2: b, 3: c}):
+        require_right_keys(keys, SealedWith(checks, frozenset({2})))
+    require_right_keys({5: c}, SealedWith({}, frozenset()))
+
+
+def test_a_wrong_key_is_refused_by_its_id_even_if_it_is_not_needed() -> None:
+    a, b, c = (bytes.fromhex(text) for text in (A, B, C))
+    checks = {1: check_value(a), 2: check_value(b)}
+    with pytest.raises(MasterKeyMismatch, match="master key 1 is not the one"):
+        require_right_keys({1: c, 2: b}, SealedWith(checks, frozenset({2})))
+
+
+def test_a_key_that_is_lacking_is_named() -> None:
+    b = bytes.fromhex(B)
+    needed = frozenset({1, 2, 3})
+    with pytest.raises(MasterKeyMissing, match="master key 1, 3, and there is only master key 2"):
+        require_right_keys({2: b}, SealedWith({2: check_value(b)}, needed))
 
 
 def test_a_check_value_reveals_nothing_of_the_key(tmp_path: Path) -> None:
     create_key_file(tmp_path)
-    key = bytes.fromhex((tmp_path / MASTER_KEY_FILE).read_text())
-    check = load_key_ring(tmp_path).check_value()
+    [key] = load_master_keys(tmp_path).values()
+    check = check_value(key)
     assert len(check) == 32
     assert check != key
     assert not any(key[at : at + 4] in check for at in range(29))
