@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import sys
@@ -11,10 +12,17 @@ from collections.abc import Callable, Iterable
 import pytest
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
+from starlette.types import Message, Receive
 
+from opdata.api.admission import Buffers, Lease
 from opdata.api.body import read_body
-from opdata.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
+from opdata.errors import (
+    Busy,
+    InvalidInput,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -42,8 +50,23 @@ async def read(body: bytes | Iterable[bytes], max_bytes: int = MAX_BYTES, **head
     async def receive() -> Message:
         return messages.pop()
 
+    lease = Buffers(10**9, pytest.fail).lease(1)
+    sent = Headers(
+        {"transfer-encoding": "chunked"}
+        | {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    inflated = await read_body(sent, receive, max_bytes=max_bytes, timeout_s=60, lease=lease)
+    assert lease.size == len(inflated)
+    return inflated
+
+
+async def read_from(
+    receive: Receive, timeout_s: float = 60, lease: Lease | None = None, **headers: str
+) -> bytes:
+    """Read a body that `receive` hands on."""
     sent = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    return await read_body(sent, receive, max_bytes)
+    lease = lease or Buffers(10**9, pytest.fail).lease(1)
+    return await read_body(sent, receive, max_bytes=MAX_BYTES, timeout_s=timeout_s, lease=lease)
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
@@ -130,7 +153,7 @@ async def test_a_declared_length_over_the_limit_is_refused_unread() -> None:
         raise AssertionError("nothing is to be read")
 
     with pytest.raises(PayloadTooLarge, match=r"500,000 bytes; the limit is 100,000"):
-        await read_body(Headers({"content-length": "500000"}), receive, MAX_BYTES)
+        await read_from(receive, content_length="500000")
 
 
 async def test_a_body_that_goes_on_beyond_the_limit_is_not_read_to_its_end() -> None:
@@ -142,7 +165,7 @@ async def test_a_body_that_goes_on_beyond_the_limit_is_not_read_to_its_end() -> 
         return {"type": "http.request", "body": bytes(10_000), "more_body": True}
 
     with pytest.raises(PayloadTooLarge):
-        await read_body(Headers({}), receive, MAX_BYTES)
+        await read_from(receive, transfer_encoding="chunked")
     assert received <= MAX_BYTES + 10_000
 
 
@@ -171,7 +194,7 @@ async def test_a_client_that_goes_away_is_noticed() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientDisconnect):
-        await read_body(Headers({}), receive, MAX_BYTES)
+        await read_from(receive, transfer_encoding="chunked")
 
 
 @compressed
@@ -189,3 +212,78 @@ async def test_a_length_that_is_no_number_is_left_to_the_body(length: str) -> No
 async def test_a_raw_deflate_body_is_no_gzip() -> None:
     with pytest.raises(InvalidInput):
         await read(zlib.compress(b"body"), content_encoding="gzip")
+
+
+async def test_without_a_declared_body_nothing_is_waited_for() -> None:
+    async def receive() -> Message:
+        raise AssertionError("nothing is to be read")
+
+    assert await read_from(receive) == b""
+
+
+async def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("it was waited for")
+
+    with pytest.raises(RequestTimeout, match="0 bytes have come"):
+        await read_from(receive, timeout_s=0.01, content_length="10")
+
+
+async def test_a_body_that_dribbles_is_given_up_all_the_same() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(0.005)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with pytest.raises(RequestTimeout):
+        await read_from(receive, timeout_s=0.05, transfer_encoding="chunked")
+
+
+async def test_a_body_gets_more_time_for_what_has_come() -> None:
+    pieces = [bytes(40_000), bytes(40_000), b"end"]
+
+    async def receive() -> Message:
+        piece = pieces.pop(0)
+        await asyncio.sleep(0.1 if piece == b"end" else 0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    body = await read_from(receive, timeout_s=0.01, transfer_encoding="chunked")
+    assert len(body) == 80_003
+
+
+async def test_room_is_held_for_a_declared_body_before_it_comes() -> None:
+    buffers = Buffers(100_000, lambda _reason: None)
+    first = buffers.lease(1)
+
+    async def receive() -> Message:
+        assert buffers.used == 60_000
+        return {"type": "http.request", "body": bytes(60_000), "more_body": False}
+
+    await read_from(receive, lease=first, content_length="60000")
+
+    async def unread() -> Message:
+        raise AssertionError("there is no room for it")
+
+    second = buffers.lease(2)
+    with pytest.raises(Busy):
+        await read_from(unread, lease=second, content_length="60000")
+    first.release()
+    second.release()
+    assert buffers.used == 0
+
+
+@compressed
+async def test_what_a_body_inflates_to_needs_room_as_well(coding: str) -> None:
+    refused: list[str] = []
+    buffers = Buffers(50_000, refused.append)
+    lease = buffers.lease(1)
+    sent = COMPRESS[coding](bytes(90_000))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": sent, "more_body": False}
+
+    with pytest.raises(Busy):
+        await read_from(receive, lease=lease, transfer_encoding="chunked", content_encoding=coding)
+    assert refused == ["buffered_bytes"]
+    lease.release()
+    assert buffers.used == 0

@@ -1,7 +1,8 @@
-"""Reading a request body: bounded as it arrives and as it inflates (W10)."""
+"""Reading a request body: bounded in bytes and in time as it arrives, and as it inflates (W10)."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import zlib
 from typing import Final, Protocol
@@ -10,7 +11,8 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from opdata.errors import InvalidInput, PayloadTooLarge, UnsupportedMediaType
+from opdata.api.admission import Lease
+from opdata.errors import InvalidInput, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,6 +24,7 @@ _MAX_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB: a frame may not make the server hold 
 _INFLATE_STEP: Final = 1 << 20
 _DEFLATED_STEP: Final = 1 << 16
 _MAX_MEMBERS: Final = 10_000
+_MIN_BYTES_A_SECOND: Final = 4096
 
 
 class _Inflater(Protocol):
@@ -32,20 +35,32 @@ class _Inflater(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body, inflated.
+async def read_body(
+    headers: Headers, receive: Receive, *, max_bytes: int, timeout_s: float, lease: Lease
+) -> bytes:
+    """The whole body, inflated; `lease` holds as many bytes.
 
-    Raises `UnsupportedMediaType`, `PayloadTooLarge` as soon as the limit is passed, `InvalidInput`
-    for a broken compression, and Starlette's `ClientDisconnect`.
+    A body may take `timeout_s`, and a second more for every 4 KiB that has come. Raises
+    `UnsupportedMediaType`, `PayloadTooLarge` as soon as the limit is passed, `Busy` when there
+    is no room for it, `RequestTimeout`, `InvalidInput` for a broken compression, and Starlette's
+    `ClientDisconnect`.
     """
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("identity", "", "gzip", "x-gzip", "zstd"):
         raise UnsupportedMediaType
     declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise too_large(int(declared), max_bytes)
-    body = await _receive(receive, max_bytes)
-    return body if coding in ("identity", "") else _inflate(body, max_bytes, coding)
+    if declared.isdecimal():
+        if int(declared) > max_bytes:
+            raise too_large(int(declared), max_bytes)
+        lease.grow(int(declared))
+    elif not declared and "transfer-encoding" not in headers:
+        return b""
+    body = await _receive(receive, max_bytes, timeout_s, lease)
+    if coding in ("identity", ""):
+        return body
+    inflated = await _inflate(body, max_bytes, coding, lease)
+    lease.shrink(len(body))
+    return inflated
 
 
 def too_large(size: int, max_bytes: int, *, at_least: bool = False) -> PayloadTooLarge:
@@ -54,20 +69,31 @@ def too_large(size: int, max_bytes: int, *, at_least: bool = False) -> PayloadTo
     return PayloadTooLarge(f"The body has {known} bytes; the limit is {max_bytes:,}")
 
 
-async def _receive(receive: Receive, max_bytes: int) -> bytes:
+async def _receive(receive: Receive, max_bytes: int, timeout_s: float, lease: Lease) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        if chunk := message.get("body", b""):
-            size += len(chunk)
-            if size > max_bytes:
-                raise too_large(max_bytes + 1, max_bytes, at_least=True)
-            chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    try:
+        async with asyncio.timeout(timeout_s) as patience:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                if chunk := message.get("body", b""):
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise too_large(max_bytes + 1, max_bytes, at_least=True)
+                    if size > lease.size:
+                        lease.grow(size - lease.size)
+                    chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                if chunk and (due := patience.when()) is not None:
+                    patience.reschedule(due + len(chunk) / _MIN_BYTES_A_SECOND)
+    except TimeoutError:
+        raise RequestTimeout(
+            f"The body did not arrive in time: {size:,} bytes have come, and it may take "
+            f"{timeout_s:g} s, and a second more for every {_MIN_BYTES_A_SECOND:,} bytes"
+        ) from None
 
 
 def _inflater(coding: str) -> _Inflater:
@@ -95,8 +121,11 @@ class _Gzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _inflate(body: bytes, max_bytes: int, coding: str) -> bytes:
-    """Inflate all members or frames of a body, in steps, so that a bomb stops at the limit."""
+async def _inflate(body: bytes, max_bytes: int, coding: str, lease: Lease) -> bytes:
+    """Inflate all members or frames of a body, in steps, so that a bomb stops at the limit.
+
+    Between large steps others have their turn.
+    """
     inflated = bytearray()
     members = at = 0
     try:
@@ -114,6 +143,9 @@ def _inflate(body: bytes, max_bytes: int, coding: str) -> bytes:
                 inflated += step
                 if len(inflated) > max_bytes:
                     raise too_large(max_bytes + 1, max_bytes, at_least=True)
+                lease.grow(len(step))
+                if len(step) == _INFLATE_STEP:
+                    await asyncio.sleep(0)
                 if not (step or piece or inflater.eof):
                     message = f"The {coding} body ends before its data does"
                     raise InvalidInput(message)
