@@ -17,7 +17,7 @@ from opdata.storage.work import (
     ChangeSettings,
     Claim,
     DeleteEntity,
-    EntityRow,
+    EntityColumns,
     EventColumns,
     JobDraft,
     LiftHold,
@@ -37,10 +37,44 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+class EntityRow(NamedTuple):
+    """One entity to upsert: a name, its fingerprint, and a row across `EntityColumns`."""
+
+    entity_id: str
+    external_id: str
+    entity_type: str
+    data: str
+    fingerprint: bytes
+
+
 def entity_row(external_id: str, data: str = "{}", entity_type: str = "player") -> EntityRow:
     """A row whose fingerprint is of its type and data."""
     fingerprint = hashlib.blake2b(f"{entity_type} {data}".encode(), digest_size=16).digest()
     return EntityRow(new_entity_ids(1)[0], external_id, entity_type, data, fingerprint)
+
+
+def upserted(
+    *rows: EntityRow, seal: Callable[[Sequence[int]], Sequence[bytes | None]] | None = None
+) -> UpsertEntities:
+    """The work of upserting these rows, in the order of their names, which positions go by.
+
+    `seal` gets the positions that the store asks for; without it nothing is sealed.
+    """
+    by_name = sorted(rows, key=lambda row: row.external_id)
+
+    def make(positions: Sequence[int]) -> EntityColumns:
+        wanted = [by_name[at] for at in positions]
+        return EntityColumns(
+            positions,
+            [row.entity_id for row in wanted],
+            [row.entity_type for row in wanted],
+            [row.data.encode() for row in wanted],
+            seal(positions) if seal else [None] * len(wanted),
+        )
+
+    return UpsertEntities(
+        [row.external_id for row in by_name], [row.fingerprint for row in by_name], make
+    )
 
 
 class EventRow(NamedTuple):
@@ -90,10 +124,6 @@ def state_row(
     """A row that overwrites, or with `observed_at_ms` an observation that may come too late."""
     at_ms = NOW_MS if observed_at_ms is None else observed_at_ms
     return StateRow(external_id, key, value, at_ms, force=observed_at_ms is None)
-
-
-def seal_nothing(positions: Sequence[int]) -> Sequence[bytes | None]:
-    return [None] * len(positions)
 
 
 def claim(key: str = "key-1", *, path: str = "/batch/events", body: bytes = b"body") -> Claim:
@@ -170,10 +200,10 @@ class Tenant:
     async def upsert(
         self,
         *rows: EntityRow,
-        seal: Callable[[Sequence[int]], Sequence[bytes | None]] = seal_nothing,
+        seal: Callable[[Sequence[int]], Sequence[bytes | None]] | None = None,
         **write: Any,
     ) -> Written:
-        return await self.write(UpsertEntities(rows, seal), **write)
+        return await self.write(upserted(*rows, seal=seal), **write)
 
     async def create(self, *external_ids: str, **write: Any) -> Written:
         return await self.upsert(*map(entity_row, external_ids), **write)
@@ -217,12 +247,13 @@ class Tenant:
     ) -> list[str]:
         """External ids of a page of entities."""
         page = await self.store.entities(self.id, entity_type=entity_type, after=after, limit=limit)
-        return [entity.external_id for entity in page]
+        return [entity.external_id for entity in page.rows]
 
     async def events(self, external_id: str, **query: Any) -> Sequence[Event] | None:
-        return await self.store.events(
+        page = await self.store.events(
             self.id, external_id, EventQuery(**{"limit": 10_000, **query})
         )
+        return None if page is None else page.rows
 
     async def event_data(self, external_id: str, **query: Any) -> list[str]:
         """`data` of the events of an entity that exists, newest first."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+
 import pytest
 
+from opdata.storage.work import EntityColumns, UpsertEntities
 from tests.contract.conftest import Opener
-from tests.contract.tenant import NOW_MS, SECOND_MS, Seal, Tenant, entity_row, event_row, state_row
+from tests.contract.tenant import (
+    NOW_MS,
+    SECOND_MS,
+    Seal,
+    Tenant,
+    entity_row,
+    event_row,
+    state_row,
+    upserted,
+)
 
 LATER_MS = NOW_MS + 5 * SECOND_MS
 
@@ -77,7 +88,7 @@ async def test_an_upsert_with_the_stored_fingerprint_changes_nothing_not_even_up
 async def test_the_fingerprint_alone_decides_whether_a_row_has_changed(ours: Tenant) -> None:
     row = entity_row("p1", '{"email":"[encrypted]"}')
     await ours.upsert(row, seal=Seal())
-    changed = msgspec.structs.replace(row, fingerprint=b"another".ljust(16))
+    changed = row._replace(fingerprint=b"another".ljust(16))
     await ours.upsert(changed, seal=lambda _: [b"new seal"], now_ms=LATER_MS)
     entity = await ours.entity("p1")
     assert entity is not None
@@ -86,27 +97,49 @@ async def test_the_fingerprint_alone_decides_whether_a_row_has_changed(ours: Ten
 
 
 async def test_seal_is_asked_for_the_rows_about_to_be_written_and_no_others(ours: Tenant) -> None:
-    await ours.create("same-1", "changes", "same-2")
+    await ours.create("a same", "b changes", "d same")
     seal = Seal()
     await ours.upsert(
-        entity_row("same-1"),
-        entity_row("changes", '{"a":1}'),
-        entity_row("new"),
-        entity_row("same-2"),
+        entity_row("a same"),
+        entity_row("b changes", '{"a":1}'),
+        entity_row("c new"),
+        entity_row("d same"),
         seal=seal,
     )
-    assert seal.calls == [[1, 2]]
-    sealed = {name: await ours.entity(name) for name in ("same-1", "changes", "new", "same-2")}
+    assert sorted(position for call in seal.calls for position in call) == [1, 2]
+    sealed = {name: await ours.entity(name) for name in ("a same", "b changes", "c new", "d same")}
     assert {name: entity.sealed for name, entity in sealed.items() if entity} == {
-        "same-1": None,
-        "changes": b"sealed 1",
-        "new": b"sealed 2",
-        "same-2": None,
+        "a same": None,
+        "b changes": b"sealed 1",
+        "c new": b"sealed 2",
+        "d same": None,
     }
 
 
+async def test_what_turns_out_to_be_no_good_is_not_written_and_stops_no_neighbour(
+    ours: Tenant,
+) -> None:
+    """W23: a store asks for what it is about to write, and gets what passes of it."""
+    await ours.create("a stored", "b stored")
+    changed = [entity_row(name, "[1]") for name in ("a stored", "b stored", "c new", "d new")]
+    work = upserted(*changed)
+
+    def without_bad_ones(positions: Sequence[int]) -> EntityColumns:
+        return work.make([at for at in positions if at not in {0, 3}])
+
+    picky = UpsertEntities(work.names, work.fingerprints, without_bad_ones)
+    await ours.write(picky, now_ms=LATER_MS)
+
+    stored = (await ours.store.entities(ours.id, entity_type=None, after=None, limit=10)).rows
+    assert [(one.external_id, one.data, one.updated_at_ms) for one in stored] == [
+        ("a stored", "{}", NOW_MS),
+        ("b stored", "[1]", LATER_MS),
+        ("c new", "[1]", LATER_MS),
+    ]
+
+
 async def test_rows_with_and_without_a_sealed_part_go_together(ours: Tenant) -> None:
-    rows = [entity_row("player"), entity_row("game", entity_type="game"), entity_row("other")]
+    rows = [entity_row("a"), entity_row("b", entity_type="game"), entity_row("c")]
     await ours.upsert(*rows, seal=lambda _: [b"one", None, b"three"])
     sealed = [
         (await ours.entity(row.external_id), want)
@@ -120,10 +153,10 @@ async def test_rows_with_and_without_a_sealed_part_go_together(ours: Tenant) -> 
 async def test_the_outcome_tells_each_rows_id_and_whether_it_is_new(ours: Tenant) -> None:
     old = [entity_row("old-1"), entity_row("old-2")]
     await ours.upsert(*old)
-    new = entity_row("new")
-    written = await ours.upsert(entity_row("old-2", "[1]"), new, entity_row("old-1"))
+    new = entity_row("old-1b")
+    written = await ours.upsert(entity_row("old-1"), new, entity_row("old-2", "[1]"))
     assert written.outcome is not None
-    assert list(written.outcome.entity_ids) == [old[1].entity_id, new.entity_id, old[0].entity_id]
+    assert list(written.outcome.entity_ids) == [old[0].entity_id, new.entity_id, old[1].entity_id]
     assert list(written.outcome.created) == [False, True, False]
     assert written.refused == {}
 
@@ -140,7 +173,7 @@ async def test_a_thousand_rows_go_in_one_write_in_any_order(ours: Tenant) -> Non
     rows = [entity_row(name, f'{{"n":"{name}"}}') for name in names]
     await ours.upsert(*rows, seal=Seal())
     await ours.upsert(*reversed(rows[:500]), *rows[500:], now_ms=LATER_MS)
-    stored = await ours.store.entities(ours.id, entity_type=None, after=None, limit=1_000)
+    stored = (await ours.store.entities(ours.id, entity_type=None, after=None, limit=1_000)).rows
     assert [(one.external_id, one.data, one.updated_at_ms) for one in stored] == [
         (name, f'{{"n":"{name}"}}', NOW_MS) for name in sorted(names)
     ]
@@ -230,7 +263,7 @@ async def test_a_list_carries_no_sealed_part(ours: Tenant) -> None:
     """W49."""
     await ours.upsert(entity_row("p1"), seal=Seal())
     page = await ours.store.entities(ours.id, entity_type=None, after=None, limit=10)
-    assert [entity.sealed for entity in page] == [None]
+    assert [entity.sealed for entity in page.rows] == [None]
 
 
 async def test_an_erased_entity_is_not_found_nor_listed_nor_its_events_and_states(

@@ -10,10 +10,10 @@ from typing import Any, Self, TypeVar
 
 from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.model import BatchResult, Entity, Event, Operator, State
-from opdata.pii import KeyRing, Sealer
+from opdata.pii import Sealer, sealer_of
 from opdata.storage import open_store
 from opdata.storage.base import Store
-from opdata.storage.reads import EventQuery
+from opdata.storage.reads import EventQuery, Page
 from opdata.storage.work import Outcome, Reply, Write
 from opdata.templates import Template, find_template
 from opdata.wire import decode, encode
@@ -25,13 +25,13 @@ NOW_MS = 1_775_476_800_000
 
 
 class Pipeline:
-    """A store and a key ring; a context manager."""
+    """A store and a master key; a context manager."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._names = count()
         self._runner = asyncio.Runner()
-        self.ring = KeyRing(bytes(32))
+        self.masters = {1: bytes(32)}
         template = find_template("tpl_igaming")
         assert template is not None
         self.template: Template = template
@@ -65,7 +65,8 @@ class Way:
     def __init__(self, pipeline: Pipeline, operator: Operator) -> None:
         self._pipeline = pipeline
         self._operator = operator
-        self._sealer: Sealer = pipeline.ring.sealer(operator)
+        keys = pipeline.run(pipeline.store.data_keys.of(operator.operator_id))
+        self._sealer: Sealer = sealer_of(pipeline.masters, keys)
 
     def send_entities(self, body: bytes, *, ndjson: bool = False) -> BatchResult:
         batch = decode.ENTITIES.batch(body, 1_000, ndjson=ndjson)
@@ -94,13 +95,13 @@ class Way:
 
     def events(self, external_id: str, limit: int = 1_000) -> list[Any]:
         """The answer of an entity's events, newest first, numbers as their text."""
-        found: Sequence[Event] | None = self._pipeline.run(
+        found: Page[Event] | None = self._pipeline.run(
             self._pipeline.store.events(
                 self._operator.operator_id, external_id, EventQuery(limit=limit)
             )
         )
         assert found is not None
-        return [parse(encode.encode(encode.event(one))) for one in found]
+        return [parse(encode.encode(encode.event(one))) for one in found.rows]
 
     def states(self, external_id: str) -> list[Any]:
         """The answer of an entity's states, numbers as their text."""

@@ -11,6 +11,7 @@ from opdata.storage.work import AppendEvents
 from opdata.templates import Template, find_template
 from opdata.wire import decode
 from tests.support.api import deposit, player
+from tests.support.checked import errors_of, made
 
 _NOW_MS = 1_700_000_000_000
 
@@ -24,13 +25,13 @@ def template() -> Template:
 
 @pytest.fixture
 def sealer() -> Sealer:
-    return Sealer(os.urandom(32), 1, 1, os.urandom(32))
+    return Sealer(1, {1: os.urandom(32)}, os.urandom(32))
 
 
 def _check_event(text: str, template: Template, sealer: Sealer) -> bytes:
     batch = decode.EVENTS.batch(f"[{text}]".encode(), 10)
     checked = check_events(batch, template, sealer, _NOW_MS)
-    assert checked.errors == []
+    assert errors_of(checked) == []
     assert isinstance(checked.work, AppendEvents)
     fingerprints = checked.work.events.fingerprints
     assert fingerprints is not None
@@ -78,16 +79,18 @@ def test_a_listing_sent_back_overwrites_nobody(template: Template, sealer: Seale
 
     checked = _check_players(items, template, sealer)
 
-    (error,) = checked.errors
+    (error,) = errors_of(checked)
     assert (error.index, error.external_id, error.code) == (1, "p2", "VALIDATION_FAILED")
     assert error.message == (
         'Field "email" holds the mask that listings show in place of its value; '
         'Field "phone" holds the mask that listings show in place of its value'
     )
-    assert checked.accepted == [0, 2]
+    rows = made(checked)
+    assert rows is not None
+    assert rows.positions == [0, 2]
 
 
 def test_the_mask_is_an_ordinary_value_of_a_field_that_is_not_personal(
     template: Template, sealer: Sealer
 ) -> None:
-    assert _check_players([player("p1", note="[encrypted]")], template, sealer).errors == []
+    assert errors_of(_check_players([player("p1", note="[encrypted]")], template, sealer)) == []

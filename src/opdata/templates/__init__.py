@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -34,11 +35,16 @@ class EventRule(Struct, frozen=True):
 
 
 class Template:
-    """A template ready to check items; made from its JSON description, immutable."""
+    """A template ready to check items; made from its JSON description, immutable.
+
+    `mark` (16 bytes) is another one for every description.
+    """
 
     def __init__(self, description: TemplateOut) -> None:
         schema = description.schema
         self.description = description
+        # A new version of a template may refuse what an older one took.
+        self.mark = hashlib.blake2b(msgspec.json.encode(description), digest_size=16).digest()
         self.entity_rules: dict[str, EntityRule] = {
             name: EntityRule(
                 frozenset(fields.required),

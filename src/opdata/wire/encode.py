@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw
 
+from opdata.audit import Record
 from opdata.clock import format_ms
 from opdata.ids import format_event_id
 from opdata.model import (
@@ -26,6 +28,7 @@ from opdata.model import (
     State,
 )
 from opdata.wire.schema import (
+    AuditEntryOut,
     BatchOut,
     EntityOut,
     ErrorBody,
@@ -42,7 +45,8 @@ from opdata.wire.schema import (
     TemplateRef,
 )
 
-encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_encoder: Final = msgspec.json.Encoder(decimal_format="number")
+encode: Final = _encoder.encode
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -95,7 +99,7 @@ def entity(found: Entity, personal: bytes | None = None) -> EntityOut:
 
 
 class PersonalFields:
-    """Takes the personal fields of one entity type out of its `data`."""
+    """Takes the personal fields of one entity type out of the `data` of many at once."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
@@ -117,24 +121,34 @@ class PersonalFields:
             if name in data and bytes(data[name]) == MASK
         ]
 
-    def split(self, data: dict[str, Raw]) -> tuple[bytes, bytes | None]:
-        """`data` as JSON with the personal fields masked in place, and those as JSON of their own.
+    def split(
+        self, objects: Sequence[dict[str, Raw]]
+    ) -> tuple[Sequence[bytes], Sequence[bytes | None]]:
+        """Each as JSON with its personal fields masked in place, and those as JSON of their own.
 
-        Takes the dict over: the masks are put into it. Values keep their text (W7).
+        Takes the dicts over: the masks are put into them. Values keep their text (W7).
         """
+        secrets: Sequence[bytes | None] | None = None
         if self._take_all is not None:
-            try:
-                values = self._take_all(data)
-            except KeyError:
-                pass
-            else:
-                data.update(self._masks)
-                return encode(data), self._format % values
+            with suppress(KeyError):
+                secrets = list(map(self._format.__mod__, map(self._take_all, objects)))
+                for one in objects:
+                    one.update(self._masks)
+        if secrets is None:
+            secrets = [self._take(one) for one in objects]
+        return _lines(objects), secrets
+
+    def _take(self, data: dict[str, Raw]) -> bytes | None:
         secret = {name: data[name] for name in self._names if name in data}
-        if not secret:
-            return encode(data), None
         data.update((name, self._masks[name]) for name in secret)
-        return encode(data), encode(secret)
+        return encode(secret) if secret else None
+
+
+def _lines(objects: Sequence[dict[str, Raw]]) -> Sequence[bytes]:
+    """Each as JSON, in one call unless a value has a line break in it."""
+    lines = _encoder.encode_lines(objects).split(b"\n")
+    lines.pop()
+    return lines if len(lines) == len(objects) else list(map(encode, objects))
 
 
 def event(found: Event) -> EventOut:
@@ -228,6 +242,19 @@ def created_key(made: ApiKey, secret: str) -> KeyCreated:
 
 def _scopes(found: ApiKey) -> list[Scope]:
     return [scope for scope in SCOPES if scope in found.scopes]
+
+
+def audit_entry(found: Record) -> AuditEntryOut:
+    """An entry of the audit log; its detail is the text that its hash covers."""
+    return AuditEntryOut(
+        seq=found.seq,
+        at=format_ms(found.at_ms),
+        action=found.action,
+        actor=found.actor,
+        subject=found.subject,
+        detail=Raw(found.detail.encode()),
+        hash=found.hash.hex(),
+    )
 
 
 def _maybe(at_ms: int | None) -> str | None:

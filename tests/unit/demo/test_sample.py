@@ -20,10 +20,11 @@ from opdata.ingest import Checked, check_entities, check_events, check_states
 from opdata.pii import Sealer
 from opdata.templates import all_templates
 from opdata.wire import decode
+from tests.support.checked import errors_of
 
 FEW = 300
 TEMPLATE = all_templates()["tpl_igaming"]
-SEALER = Sealer(bytes(32), 1, 1, bytes(32))
+SEALER = Sealer(1, {1: bytes(32)}, bytes(32))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_the_demo_has_as_many_rows_as_it_promises(full_sample: Sample) -> None:
 def test_only_the_bad_players_break_the_template(sample: Sample) -> None:
     items = player_items(sample.players)
     batch = decode.ENTITIES.batch(msgspec.json.encode(items), len(items), ndjson=False)
-    errors = check_entities(batch, TEMPLATE, SEALER).errors
+    errors = errors_of(check_entities(batch, TEMPLATE, SEALER))
     assert Counter(error.code for error in errors) == sample.players.refused
     assert all("Missing required field" in error.message for error in errors)
 
@@ -99,7 +100,7 @@ def test_only_the_bad_players_break_the_template(sample: Sample) -> None:
 def test_only_the_bad_lines_break_the_template(sample: Sample, kind: str) -> None:
     file = getattr(sample, kind)
     codes = Counter(
-        error.code for checked in checked_lines(file, 1_000) for error in checked.errors
+        error.code for checked in checked_lines(file, 1_000) for error in errors_of(checked)
     )
     assert codes == {"VALIDATION_FAILED": file.refused["VALIDATION_FAILED"]}
 

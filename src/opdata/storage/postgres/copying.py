@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import chain, count, repeat
 from typing import Final
 
 from opdata.storage.postgres.connection import Connection
-from opdata.storage.work import EntityRow, EventColumns
+from opdata.storage.work import EntityColumns, EventColumns, UpsertEntities
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
@@ -55,22 +55,26 @@ async def copy_rows(
 
 
 def pack_entities(
-    operator_id: int, now_ms: int, rows: Iterable[tuple[int, EntityRow, bytes | None]]
+    operator_id: int, now_ms: int, rows: EntityColumns, work: UpsertEntities, first_no: int
 ) -> bytes:
-    """Rows of `ENTITY_COLUMNS`, from the number, the row and the sealed part of each."""
-    length, types = _LENGTHS, _Prefixed()
-    parts: list[bytes] = []
-    for entity_no, row, sealed in rows:
-        name, entity_id = row.external_id.encode(), row.entity_id.encode()
-        data, fingerprint = row.data.encode(), row.fingerprint
-        parts += (
-            _pack_entity(10, 8, operator_id, 8, entity_no, 8, now_ms, 8, now_ms),
-            *(length[len(name)], name, length[len(entity_id)], entity_id),
-            *(types[row.entity_type], length[len(data)], data),
-            *(length[len(fingerprint)], fingerprint),
-        )
-        parts += (_NULL,) if sealed is None else (length[len(sealed)], sealed)
-    return b"".join(parts)
+    """Rows of `ENTITY_COLUMNS`; an entity's number is `first_no` and its position among the work's names."""
+    eight = repeat(8)
+    heads = map(
+        _pack_entity,
+        *(repeat(10), eight, repeat(operator_id), eight, map(first_no.__add__, rows.positions)),
+        *(eight, repeat(now_ms), eight, repeat(now_ms)),
+    )
+    names = [work.names[at].encode() for at in rows.positions]
+    ids = [entity_id.encode() for entity_id in rows.entity_ids]
+    fingerprints = [work.fingerprints[at] for at in rows.positions]
+    types = map(_Prefixed().__getitem__, rows.entity_types)
+    sealed = (_NULL if one is None else _LENGTHS[len(one)] + one for one in rows.sealed)
+    columns = zip(
+        *(heads, _lengths(names), names, _lengths(ids), ids, types, _lengths(rows.data), rows.data),
+        *(_lengths(fingerprints), fingerprints, sealed),
+        strict=False,
+    )
+    return b"".join(chain.from_iterable(columns))
 
 
 def pack_events(
@@ -85,13 +89,18 @@ def pack_events(
         *(repeat(16), events.event_ids),
     )
     types = map(_Prefixed().__getitem__, events.event_types)
-    lengths = map(_LENGTHS.__getitem__, map(len, events.data))
     if events.idempotency_keys is None:
         keys: Iterable[bytes] = repeat(_NULL)
     else:
         keys = (_NULL if key is None else _prefixed(key) for key in events.idempotency_keys)
-    rows = zip(repeat(prefix), middle, types, lengths, events.data, keys, strict=False)
+    rows = zip(
+        repeat(prefix), middle, types, _lengths(events.data), events.data, keys, strict=False
+    )
     return b"".join(chain.from_iterable(rows))
+
+
+def _lengths(values: Sequence[bytes]) -> Iterator[bytes]:
+    return map(_LENGTHS.__getitem__, map(len, values))
 
 
 def _prefixed(text: str) -> bytes:
