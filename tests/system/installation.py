@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx2
 
 from opdata import server
+from opdata.audit import SERVER
 from opdata.clock import now_ms
 from opdata.config import Settings
 from opdata.erasure import place_hold
@@ -69,7 +70,7 @@ async def install(data_dir: Path, db: str) -> Installed:
     suspended = await store.create_operator("suspended", bytes(range(32)), now_ms())
     await store.suspend_operator(suspended.operator_id, "licence ended ü", now_ms())
     [operator] = [one for one in await store.operators() if one.name == "ours"]
-    assert await place_hold(store, operator, "p2", "case 7 ü")
+    assert await place_hold(store, operator, "p2", "case 7 ü", actor=SERVER)
     await store.close()
     return Installed(url, (data_dir / "master.key").read_text().strip(), keys, answer)
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +16,12 @@ import apsw
 import pytest
 
 from opdata.storage.sqlite.backup import create_backup, examine_backup
+from tests.faults.script import assert_as_scripted, requests_seen
+from tests.faults.writers import UNLIMITED, Writer, wait_for_a_round_of_each
 from tests.support.api import player
 from tests.support.running import OPDATA, RunningServer
-from tests.support.stored import Stored, stored_at
+from tests.support.stored import stored_at
 from tests.system.conftest import Serve
-from tests.system.writer import BATCH, Writer, wait_for_a_round_of_each
 
 WRITERS: Final = 3
 PERSON: Final = {"first_name": "Aurelie", "last_name": "Montgolfier", "phone": "+44 7700 900123"}
@@ -50,7 +50,7 @@ backup.create_backup(Path(database), Path(target), busy_timeout_s=10)
 @pytest.fixture
 def served(serve_as_told: Serve) -> RunningServer:
     """A server on the embedded store."""
-    return serve_as_told("--limit-batch", "1000000/60s")
+    return serve_as_told(*UNLIMITED)
 
 
 def run(data_dir: Path, *arguments: str, code: int = 0) -> Any:
@@ -68,28 +68,6 @@ def run(data_dir: Path, *arguments: str, code: int = 0) -> Any:
 
 def backed_up(server: RunningServer, to: Path) -> Path:
     return Path(run(server.data_dir, "backup", "create", "--to", str(to))["backup"])
-
-
-def complete_rounds(stored: Stored, writer: Writer) -> int:
-    """How many rounds of a writer are there, of which the last may be under way: nothing beyond them."""
-    players = Counter(
-        int(name.split("-")[1])
-        for (name,) in stored.rows(
-            "SELECT external_id FROM entities WHERE external_id LIKE ?", f"{writer.name}-%"
-        )
-    )
-    deposits = Counter(
-        int(key.split("-")[1])
-        for (key,) in stored.rows(
-            "SELECT idempotency_key FROM events WHERE idempotency_key LIKE ?", f"{writer.name}-%"
-        )
-    )
-    # A round is two batches, each whole or not there: players first, then their deposits.
-    assert set(players.values()) | set(deposits.values()) <= {BATCH}
-    assert sorted(players) == list(range(len(players)))
-    assert sorted(deposits) == list(range(len(deposits)))
-    assert len(players) - len(deposits) in {0, 1}
-    return len(deposits)
 
 
 def test_a_backup_made_under_load_is_the_state_of_one_moment_and_restores_to_it(
@@ -116,9 +94,10 @@ def test_a_backup_made_under_load_is_the_state_of_one_moment_and_restores_to_it(
 
     stored = stored_at(f"sqlite:///{restored / 'opdata.db'}")
     assert stored.problems() == []
-    found = [complete_rounds(stored, writer) for writer in writers]
-    for least, rounds, most in zip(before, found, after, strict=True):
-        assert least <= rounds < most
+    found = requests_seen(stored, [writer.script for writer in writers])
+    assert_as_scripted(stored, found)
+    for least, requests, most in zip(before, found.values(), after, strict=True):
+        assert least <= requests < most
     (restored / "master.key").write_bytes((served.data_dir / "master.key").read_bytes())
     (restored / "master.key").chmod(0o600)
     again = serve_as_told(data_dir=restored)

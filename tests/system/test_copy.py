@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from opdata.storage import migrate_store
+from opdata.audit import SERVER, Entry
+from opdata.auditing import Verdict, verify_chain
+from opdata.storage import migrate_store, open_store
 from opdata.storage.transfer import TABLES
 from tests.support.api import deposit, player
 from tests.support.postgres import run_sql
@@ -84,6 +86,26 @@ async def test_a_copy_answers_every_request_as_its_source_does_byte_for_byte(
     assert len(before[0]) > 4 * len(PLAYERS)
     assert b'"first_name":"Ann p1"' in before[0]["/entities/p1"]
     assert before[0]["/entities/p1"] != before[1]["/entities/p1"]
+
+
+@pytest.mark.parametrize(
+    ("filled", "target"), [("sqlite", "postgres"), ("postgres", "sqlite")], indirect=True
+)
+async def test_the_audit_log_is_proven_after_the_copy_and_goes_on(
+    filled: Installed, target: str
+) -> None:
+    """W54."""
+    await asyncio.to_thread(copied, filled.url, target)
+
+    store = await open_store(target)
+    heads = await store.audit.heads()
+    assert len(heads) > 1
+    for head in heads:
+        assert await verify_chain(store.audit, head.operator_id, [head]) == Verdict(head, None)
+        await store.audit.record(head.operator_id, [Entry("hold.placed", SERVER)])
+        goes_on = await verify_chain(store.audit, head.operator_id, [head])
+        assert (goes_on.head.seq, goes_on.problem) == (head.seq + 1, None)
+    await store.close()
 
 
 @in_every_direction
@@ -168,7 +190,8 @@ async def test_every_column_of_the_server_store_is_copied_or_known_to_be_its_own
     sql = (
         "SELECT table_name, column_name FROM information_schema.columns"
         " WHERE table_schema = 'opdata'"
-        " AND table_name NOT IN ('migrations', 'rate_buckets', 'write_marks')"
+        " AND table_name NOT IN ('migrations', 'rate_buckets', 'write_marks', 'retention_leases',"
+        " 'audit_locks')"
     )
     own = {("entities", "tombstone_no"), ("operators", "erasures"), ("states", "unconditional")}
     copied_columns = {(table.name, column) for table in TABLES for column in table.columns}

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opdata.model import ALL_SCOPES
+import pytest
+
+from opdata import server
+from opdata.config import Settings
+from opdata.errors import MasterKeyMismatch, MasterKeyMissing
+from opdata.master_keys import MASTER_KEY_FILE
+from opdata.model import ALL_SCOPES, DataKey
+from opdata.pii import sealer_of
 from opdata.storage import migrate_store, open_store
 from tests.contract.tenant import NOW_MS, EventRow, Tenant, event_row
 from tests.contract.test_listings import events_of
-from tests.support.stored import stored_at
+from tests.support.stored import Stored, stored_at
+
+SEALED_BEFORE = bytes.fromhex(
+    "010000000106d2c8a6dbb251d97ad07b92b2a83c2db7dfd0a523f2dd2abed257e48dbddac7bc5fd18efb1435c8c101b38b"
+    "ab237374b915b11814"
+)
+"""For entity p1 of operator 1, by master key 20…3f and salt 00…1f."""
+FINGERPRINT_BEFORE = bytes.fromhex("23819bb83c7e317bb4dd87b942fac52e")
 
 
 def rows() -> list[EventRow]:
@@ -102,3 +116,62 @@ async def test_erasures_of_before_there_was_a_ledger_are_entered_in_it(
     assert await tenant.returned() == []
     assert stored.problems() == []
     await store.close()
+
+
+def as_0004_made_it(url: str) -> Stored:
+    """The database without data keys: each operator's was derived from its own salt."""
+    stored = stored_at(url)
+    stored.change("DROP TABLE data_keys")
+    stored.change("DELETE FROM migrations WHERE name = '0005_data_keys.sql'")
+    return stored
+
+
+async def test_what_was_sealed_before_there_were_data_keys_opens(tmp_path: Path, db: str) -> None:
+    """W49."""
+    url = db or f"sqlite:///{tmp_path / 'opdata.db'}"
+    store = await open_store(url)
+    operator = await store.create_operator("a", bytes(range(32)), NOW_MS)
+    await store.create_operator("b", bytes(32), NOW_MS + 1)
+    await store.close()
+    stored = as_0004_made_it(url)
+
+    assert await migrate_store(url) == ["0005_data_keys.sql"]
+
+    store = await open_store(url)
+    [mine, other] = await store.data_keys.all()
+    assert mine == DataKey(operator.operator_id, 1, 1, bytes(range(32)), None, NOW_MS)
+    assert (other.salt, other.created_at_ms) == (bytes(32), NOW_MS + 1)
+    # Sealed and fingerprinted by the last version that knew one key only, for this salt.
+    own = sealer_of({1: bytes(range(32, 64))}, [mine])
+    assert own.open("p1", SEALED_BEFORE) == b'{"email":"a@example.com"}'
+    assert own.fingerprint(b"player", b"{}", b"secret") == FINGERPRINT_BEFORE
+    assert stored.problems() == []
+    await store.close()
+
+
+async def test_without_the_right_master_key_nothing_is_migrated(tmp_path: Path, db: str) -> None:
+    """W49."""
+    settings = Settings(db=db, data_dir=str(tmp_path / "data"))
+    await server.initialise(settings, with_key=False)
+    stored = as_0004_made_it(settings.database_url)
+    before = {name: stored.rows(f"SELECT * FROM {name}") for name in stored.tables()}
+    path = tmp_path / "data" / MASTER_KEY_FILE
+    right = path.read_text()
+
+    path.write_text("ab" * 32)
+    with pytest.raises(MasterKeyMismatch, match="Nothing was touched"):
+        await server.initialise(settings, with_key=False)
+    path.write_text("2:" + "ab" * 32)
+    with pytest.raises(MasterKeyMissing, match=r"sealed under master key 1.*Nothing was touched"):
+        await server.initialise(settings, with_key=False)
+    path.unlink()
+    with pytest.raises(MasterKeyMissing, match="Nothing was touched"):
+        await server.initialise(settings, with_key=False)
+
+    assert not path.exists()
+    assert before == {name: stored.rows(f"SELECT * FROM {name}") for name in stored.tables()}
+    # A key more than is needed does no harm.
+    path.write_text(f"{right}2:{'cd' * 32}")
+    path.chmod(0o600)
+    await server.initialise(settings, with_key=False)
+    assert "data_keys" in stored.tables()

@@ -14,13 +14,15 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from opdata import __version__
 from opdata.api.openapi import document
 from opdata.api.table import ENDPOINTS
+from tests.faults.counts import COUNTS
+from tests.faults.results import Tally
 from tests.support.api import deposit, player, state
 from tests.support.running import RunningServer
 
@@ -78,16 +80,20 @@ def test_the_document_that_is_served_is_the_one_that_is_tried(
     assert httpx2.get(f"{target[0]}/openapi.json").json() == DOCUMENT
 
 
+@pytest.mark.fault("schemathesis: every check on every operation")
 @schema.parametrize()
+@seed(COUNTS.seed)
 @settings(
-    max_examples=9,
-    derandomize=True,
+    max_examples=COUNTS.examples,
+    derandomize=not COUNTS.is_long,
+    database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 def test_an_operation_answers_as_the_document_says(
-    target: tuple[str, dict[str, str]], case: schemathesis.Case[Any]
+    target: tuple[str, dict[str, str]], case: schemathesis.Case[Any], tally: Tally
 ) -> None:
+    tally.add("requests")
     url, headers = target
     if _is_valid(case):
         # A cursor is opaque: made up, it is as invalid as the document's string allows.

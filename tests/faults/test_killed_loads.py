@@ -1,7 +1,7 @@
 """A load that is killed, and whose server is killed, stores exactly its input in the end.
 
-The load is killed once while it sends events and once while it sends states. With OPDATA_TEST_KILLS=20
-it is killed 20 times in each step, that of entities too, and there are 200,000 events.
+In the short run it is killed while it sends events and while it sends states; in the long one many times
+in each step, that of entities too, and of more rows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any, Final
 
 import pytest
 
+from tests.faults.counts import COUNTS, Counts
+from tests.faults.results import Tally
 from tests.support.running import OPDATA, RunningServer
 from tests.system.conftest import Serve
 
-KILLS: Final = int(os.environ.get("OPDATA_TEST_KILLS", "1"))
+KILLS: Final = COUNTS.load_kills
 LONG: Final = KILLS > 1
-PLAYERS: Final = 2_000 if LONG else 200
-EVENTS: Final = 200_000 if LONG else 6_000
+PLAYERS: Final = 1_000 if LONG else 200
+EVENTS: Final = 100_000 if LONG else 6_000
 VERSIONS: Final = 40 if LONG else 12
 """How often each entity and each state comes in its file; the last one has to stay."""
 STEPS: Final = ("entities-players", "events", "states")
 KILLED_IN: Final = STEPS if LONG else STEPS[1:]
-BATCH: Final = 500 if LONG else 100
+BATCH: Final = 250 if LONG else 100
 _TIMEOUT_S: Final = 300
 
 
@@ -71,14 +73,11 @@ class Loading:
         return False
 
 
-@pytest.fixture
-def moments() -> random.Random:
-    return random.Random()  # any moment will do; the test must not depend on it
-
-
+@pytest.mark.fault("kill -9 of the loader, then --resume")
 def test_a_plan_that_is_killed_again_and_again_stores_exactly_its_input(
-    serve: Serve, tmp_path: Path, moments: random.Random
+    serve: Serve, tmp_path: Path, counts: Counts, tally: Tally
 ) -> None:
+    moments = counts.chance("load kills")
     server = serve("--limit-batch", "1000000/60s")
     loading = Loading(server, tmp_path)
     batches = dict(zip(STEPS, write_inputs(tmp_path / "in"), strict=True))
@@ -98,6 +97,7 @@ def test_a_plan_that_is_killed_again_and_again_stores_exactly_its_input(
                 time.sleep(moments.uniform(0, 0.01))
             process.kill()
             said = process.communicate()
+            tally.add("kills")
             if process.returncode != -signal.SIGKILL:
                 missed.append((step, number, said))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,13 +16,31 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from tests.faults.counts import Counts
+from tests.faults.results import Tally
+from tests.faults.writers import (
+    UNLIMITED,
+    Writer,
+    assert_only_refused,
+    assert_stored_once,
+    wait_for_a_round_of_each,
+)
 from tests.support.api import deposit, player
-from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
+from tests.support.postgres import (
+    PostgresServer,
+    drop_database,
+    migrated_database,
+    postgres_server,
+    run_sql,
+)
 from tests.support.stored import STORES
 from tests.system.conftest import Serve
 
 SIZE_MIB = 24
+WHOLE_SERVER_MIB = 160
 FREE_KIB = 600
+WRITERS = 3
+REFUSALS = 10
 
 
 class SmallDisk(NamedTuple):
@@ -31,17 +52,19 @@ class SmallDisk(NamedTuple):
 
 
 @contextmanager
-def _mounted(folder: Path) -> Iterator[None]:
+def _mounted(folder: Path, size_mib: int = SIZE_MIB) -> Iterator[None]:
     folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=700", "opdata-test", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=700", "opdata-test", str(folder)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, timeout=30, check=False)
     except FileNotFoundError:
         pytest.skip("there is no mount command here")
     if done.returncode != 0:
         pytest.skip(f"a small file system needs root: {done.stderr.strip()}")
-    yield
-    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=30)
 
 
 @pytest.fixture(params=STORES)
@@ -75,12 +98,21 @@ def _fill(folder: Path) -> Path:
     return ballast
 
 
+def _fill_up(folder: Path) -> None:
+    """Leave nothing free at all."""
+    ballast = folder / f"ballast{len(list(folder.glob('ballast*')))}"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
 def _batch(number: int) -> list[dict[str, object]]:
     return [player(f"p{number}-{at}", note="x" * 500) for at in range(500)]
 
 
+@pytest.mark.fault("the disk is full")
 def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
-    small_disk: SmallDisk, serve_as_told: Serve
+    small_disk: SmallDisk, serve_as_told: Serve, tally: Tally
 ) -> None:
     """W25, and UNAVAILABLE of WIRE.md §2."""
     server = serve_as_told(data_dir=small_disk.data_dir, db=small_disk.db)
@@ -102,6 +134,7 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
             assert answer.json()["error"]["code"] == "UNAVAILABLE"
             assert int(answer.headers["retry-after"]) >= 1
             refused += 1
+            tally.add("refusals")
             if refused == 3:
                 break
         assert refused == 3
@@ -127,6 +160,71 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
         assert rows["rows"]["entities"] == 500 * len(stored)
         assert rows["rows"]["jobs"] == len(stored)
     assert server.stop() == 0
+
+
+@pytest.mark.fault("the disk is full")
+def test_writers_on_a_disk_that_is_full_again_and_again_lose_and_double_nothing(
+    small_disk: SmallDisk, serve_as_told: Serve, counts: Counts, tally: Tally
+) -> None:
+    """W25, W41."""
+    server = serve_as_told(*UNLIMITED, data_dir=small_disk.data_dir, db=small_disk.db)
+    key = server.new_key()
+    server.client(key).close()
+    writers = [Writer(number, server, key) for number in range(WRITERS)]
+    for _ in counts.times("fills"):
+        wait_for_a_round_of_each(writers)
+        refused = sum(writer.statuses[503] for writer in writers)
+        while sum(writer.statuses[503] for writer in writers) < refused + REFUSALS:
+            assert not [writer.failure for writer in writers if writer.failure]
+            _fill_up(small_disk.folder)
+            time.sleep(0.05)
+        for file_to_go in small_disk.folder.glob("ballast*"):
+            file_to_go.unlink()
+        tally.add("fills")
+    wait_for_a_round_of_each(writers)
+    for writer in writers:
+        writer.finish()
+    tally.add("refusals", sum(writer.statuses[503] for writer in writers))
+    assert_only_refused(writers)
+    assert_stored_once(server.stored, writers)
+    assert server.stop() == 0
+
+
+@pytest.mark.fault("the disk is full")
+def test_a_postgresql_that_stops_because_its_log_has_no_room_costs_503s_and_nothing_acknowledged(
+    serve_as_told: Serve, tally: Tally
+) -> None:
+    """W25: its whole data directory is on the full disk; it is started again when there is room."""
+    tally.store = "postgres"
+    folder = Path(tempfile.mkdtemp(prefix="opdata-test-")) / "small"  # where its user may go
+    folder.parent.chmod(0o755)
+    with _mounted(folder, size_mib=WHOLE_SERVER_MIB):
+        folder.chmod(0o755)
+        database = PostgresServer(18, "-c", "max_wal_size=32MB", parent=folder).start()
+        server = serve_as_told(*UNLIMITED, db=database.new_database())
+        key = server.new_key()
+        server.client(key).close()
+        writers = [Writer(number, server, key) for number in range(WRITERS)]
+        wait_for_a_round_of_each(writers)
+        _fill_up(folder)
+        deadline = time.monotonic() + 60
+        while not all(writer.statuses[503] for writer in writers):
+            assert time.monotonic() < deadline
+            assert not [writer.failure for writer in writers if writer.failure]
+            time.sleep(0.05)
+        tally.add("fills")
+        for ballast in folder.glob("ballast*"):
+            ballast.unlink()
+        database.restart_if_stopped()
+        wait_for_a_round_of_each(writers)
+        for writer in writers:
+            writer.finish()
+        tally.add("refusals", sum(writer.statuses[503] for writer in writers))
+        assert_only_refused(writers)
+        assert_stored_once(server.stored, writers)
+        assert server.stop() == 0
+        database.remove()
+    shutil.rmtree(folder.parent)
 
 
 def test_a_full_disk_does_not_keep_a_server_from_stopping(
