@@ -1,103 +1,158 @@
-"""What PostgreSQL alone takes: the same rows through the bare driver, one transaction a batch.
+"""What PostgreSQL alone takes: ready rows through bare asyncpg, a transaction a batch, in several forms.
 
-The same tables, settings and durability; rows made beforehand; no HTTP, no decoding, no checks, no
-encryption, no look-ups, no job. Several forms of each write, because the best one is what counts.
+A form is a statement by itself where that will do. The same schema, session settings and flush at the commit
+as the server's. Batches are written over as many connections as the server is sent them.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import asyncpg
-import uvloop
 
+from benchmarks.straight import EVENT_COLUMNS, PLAYER_COLUMNS, STATE_COLUMNS, Rows
 from opdata.storage.postgres.connection import ConnectionOptions, connect_arguments
-from opdata.storage.postgres.copying import ENTITY_COLUMNS, EVENT_COLUMNS
 
-Row = tuple[Any, ...]
-Form: TypeAlias = "Callable[[asyncpg.Connection[asyncpg.Record], Sequence[Row]], Awaitable[object]]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Form: TypeAlias = "Callable[[Connection, Rows], Awaitable[object]]"
 
-_TYPES: Final = (
-    *("bigint", "bigint", "bigint", "bigint"),
-    *("text", "text", "text", "json", "bytea", "bytea"),
-)
-_COLUMNS: Final = ", ".join(ENTITY_COLUMNS)
-_REPLACE: Final = (
+_PLAYERS_CONFLICT: Final = (
     "ON CONFLICT (operator_id, external_id, tombstone_no) DO UPDATE SET "
     "entity_type = excluded.entity_type, data = excluded.data, sealed = excluded.sealed, "
     "fingerprint = excluded.fingerprint, updated_at_ms = excluded.updated_at_ms"
 )
-_UNNEST: Final = (
-    f"INSERT INTO opdata.entities ({_COLUMNS}) SELECT * FROM unnest("
-    f"{', '.join(f'${n}::{kind}[]' for n, kind in enumerate(_TYPES, 1))}) {_REPLACE}"
+_STATES_CONFLICT: Final = (
+    "ON CONFLICT (operator_id, entity_no, state_key) DO UPDATE SET value = excluded.value, "
+    "observed_at_ms = excluded.observed_at_ms, updated_at_ms = excluded.updated_at_ms"
 )
-_MERGE: Final = f"INSERT INTO opdata.entities ({_COLUMNS}) SELECT * FROM staged {_REPLACE}"
-_STAGE: Final = (
-    "CREATE TEMPORARY TABLE IF NOT EXISTS staged ("
-    + ", ".join(f"{name} {kind}" for name, kind in zip(ENTITY_COLUMNS, _TYPES, strict=True))
-    + ")"
-)
-
-
-async def _upsert_arrays(
-    connection: asyncpg.Connection[asyncpg.Record], rows: Sequence[Row]
-) -> None:
-    await connection.execute(_UNNEST, *zip(*rows, strict=True))
-
-
-async def _copy_and_merge(
-    connection: asyncpg.Connection[asyncpg.Record], rows: Sequence[Row]
-) -> None:
-    await connection.copy_records_to_table("staged", columns=ENTITY_COLUMNS, records=rows)
-    await connection.execute(_MERGE)
-    await connection.execute("TRUNCATE staged")
-
-
-async def _copy(connection: asyncpg.Connection[asyncpg.Record], rows: Sequence[Row]) -> None:
-    await connection.copy_records_to_table(
-        "entities", schema_name="opdata", columns=ENTITY_COLUMNS, records=rows
-    )
-
-
-async def _copy_events(connection: asyncpg.Connection[asyncpg.Record], rows: Sequence[Row]) -> None:
-    await connection.copy_records_to_table(
-        "events", schema_name="opdata", columns=EVENT_COLUMNS, records=rows
-    )
-
-
-UPSERTS: Final[dict[str, Form]] = {
-    "INSERT … unnest … ON CONFLICT": _upsert_arrays,
-    "COPY, INSERT … ON CONFLICT": _copy_and_merge,
+TYPES: Final = {
+    **dict.fromkeys(("operator_id", "entity_no", "created_at_ms", "updated_at_ms"), "bigint"),
+    **dict.fromkeys(("event_no", "occurred_at_ms", "recorded_at_ms", "observed_at_ms"), "bigint"),
+    **dict.fromkeys(("external_id", "entity_id", "entity_type", "event_type"), "text"),
+    **dict.fromkeys(("sealed", "fingerprint", "event_id"), "bytea"),
+    "state_key": "text",
+    "data": "json",
+    "value": "json",
 }
-"""Forms that can meet rows that exist, as a batch of entities can."""
-INSERTS: Final[dict[str, Form]] = {"COPY of rows known to be new": _copy}
-EVENTS: Final[dict[str, Form]] = {"COPY": _copy_events}
+
+
+_CASTS: Final = {"bigint": "::bigint[]", "json": "::json[]"}
+_VALUES: Final = {"bytea": "decode({}, 'hex')"}
+
+
+def _joined(table: str, columns: Sequence[str], conflict: str) -> Form:
+    """A column a text parameter: arrays cost the driver several times that (decision 7)."""
+    names = ", ".join(columns)
+    arrays = ", ".join(
+        f"string_to_array(${n}, E'\\x1f'){_CASTS.get(TYPES[name], '')}"
+        for n, name in enumerate(columns, 1)
+    )
+    values = ", ".join(_VALUES.get(TYPES[name], "{}").format(name) for name in columns)
+    sql = (
+        f"INSERT INTO opdata.{table} ({names}) SELECT {values} FROM unnest({arrays}) AS r ({names}) "
+        f"{conflict}"
+    )
+
+    async def write(connection: Connection, rows: Rows) -> None:
+        texts = (map(_text, column) for column in zip(*rows, strict=True))
+        await connection.execute(sql, *map("\x1f".join, texts))
+
+    return write
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _stage(table: str, columns: Sequence[str]) -> str:
+    described = ", ".join(f"{name} {TYPES[name]}" for name in columns)
+    return f"CREATE TEMPORARY TABLE staged_{table} ({described}) ON COMMIT DELETE ROWS"
+
+
+def _staged(table: str, columns: Sequence[str], conflict: str) -> Form:
+    names = ", ".join(columns)
+    sql = f"INSERT INTO opdata.{table} ({names}) SELECT {names} FROM staged_{table} {conflict}"
+
+    async def write(connection: Connection, rows: Rows) -> None:
+        async with connection.transaction():
+            await connection.copy_records_to_table(f"staged_{table}", columns=columns, records=rows)
+            await connection.execute(sql)
+
+    return write
+
+
+def _copy(table: str, columns: Sequence[str]) -> Form:
+    async def write(connection: Connection, rows: Rows) -> None:
+        await connection.copy_records_to_table(
+            table, schema_name="opdata", columns=columns, records=rows
+        )
+
+    return write
+
+
+NEW_ONLY: Final = "COPY of rows known to be new"
+FORMS: Final[Mapping[str, Mapping[str, Form]]] = {
+    "players": {
+        "INSERT of texts … ON CONFLICT": _joined("entities", PLAYER_COLUMNS, _PLAYERS_CONFLICT),
+        "COPY, INSERT … ON CONFLICT": _staged("entities", PLAYER_COLUMNS, _PLAYERS_CONFLICT),
+        NEW_ONLY: _copy("entities", PLAYER_COLUMNS),
+    },
+    "events": {"COPY": _copy("events", EVENT_COLUMNS)},
+    "states": {
+        "INSERT of texts … ON CONFLICT": _joined("states", STATE_COLUMNS, _STATES_CONFLICT),
+        "COPY, INSERT … ON CONFLICT": _staged("states", STATE_COLUMNS, _STATES_CONFLICT),
+    },
+}
+"""The forms of each kind of rows. All but `NEW_ONLY` can meet rows that exist."""
+FLOOR_FORM: Final = {
+    "players": "COPY, INSERT … ON CONFLICT",
+    "events": "COPY",
+    "states": "INSERT of texts … ON CONFLICT",
+}
 
 
 class BarePostgres:
-    """One connection to a migrated database, and an event loop of its own."""
+    """Connections to a database of its own, each taken by one batch at a time.
 
-    def __init__(self, url: str) -> None:
-        self._runner = uvloop.Loop()
+    Not the driver's pool, which asks the server to reset a session each time it comes back.
+    """
+
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self._connections = connections
+        self._free: asyncio.Queue[Connection] = asyncio.Queue()
+        for connection in connections:
+            self._free.put_nowait(connection)
+
+    @classmethod
+    async def connect(cls, url: str, connections: int) -> BarePostgres:
+        """Open that many connections to a migrated database."""
         options = ConnectionOptions(url, busy_timeout_s=10, statement_timeout_s=60)
-        self._connection = self._runner.run_until_complete(
-            asyncpg.connect(**connect_arguments(options))
+        made = [await asyncpg.connect(**connect_arguments(options)) for _ in range(connections)]
+        for connection in made:
+            await stage_tables(connection)
+        await made[0].execute(
+            "INSERT INTO opdata.operators (operator_id, name, key_salt, created_at_ms) "
+            "VALUES (1, 'bench', '', 0)"
         )
-        self._runner.run_until_complete(self._connection.execute(_STAGE))
+        return cls(made)
 
-    def write(self, form: Form, rows: Sequence[Row]) -> float:
-        """Seconds from BEGIN to the end of COMMIT."""
-        return self._runner.run_until_complete(self._timed(form, rows))
+    async def write(self, kind: str, form: str, rows: Rows) -> None:
+        """Write rows in a transaction; return when it is flushed."""
+        connection = await self._free.get()
+        try:
+            await FORMS[kind][form](connection, rows)
+        finally:
+            self._free.put_nowait(connection)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hang up."""
-        self._runner.run_until_complete(self._connection.close())
-        self._runner.close()
+        for connection in self._connections:
+            await connection.close()
 
-    async def _timed(self, form: Form, rows: Sequence[Row]) -> float:
-        started = time.perf_counter()
-        async with self._connection.transaction():
-            await form(self._connection, rows)
-        return time.perf_counter() - started
+
+async def stage_tables(connection: Connection) -> None:
+    """Make the tables that a form copies into first, which are the session's own."""
+    for table, columns in (("entities", PLAYER_COLUMNS), ("states", STATE_COLUMNS)):
+        await connection.execute(_stage(table, columns))

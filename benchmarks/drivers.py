@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -19,22 +17,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import payloads, rows
-from benchmarks.bare_postgres import EVENTS, INSERTS, UPSERTS, Form
-from opdata.storage.postgres.copying import ENTITY_COLUMNS, EVENT_COLUMNS
-from tests.support.postgres import PostgresServer, migrated_database
-
-Row = tuple[Any, ...]
+from benchmarks import payloads
+from benchmarks.bare_postgres import FORMS, TYPES, Connection, Form, stage_tables
+from benchmarks.places import place
+from benchmarks.straight import EVENT_COLUMNS, PLAYER_COLUMNS, Rows, Straight, new_sealer
 
 _ROUNDS: Final = 5
 _BATCHES: Final = 8  # of each form a round
-_ENTITY_TYPES: Final = (
-    *("int8", "int8", "int8", "int8", "text", "text", "text", "json", "bytea", "bytea"),
-)
-_EVENT_TYPES: Final = ("int8", "int8", "int8", "int8", "int8", "bytea", "text", "json", "text")
 _UNNEST: Final = (
-    f"INSERT INTO opdata.entities ({', '.join(ENTITY_COLUMNS)}) SELECT * FROM unnest("
-    + ", ".join(f"%b::{kind}[]" for kind in _ENTITY_TYPES)
+    f"INSERT INTO opdata.entities ({', '.join(PLAYER_COLUMNS)}) SELECT * FROM unnest("
+    + ", ".join(f"{{}}::{TYPES[name]}[]" for name in PLAYER_COLUMNS)
     + ") ON CONFLICT (operator_id, external_id, tombstone_no) DO UPDATE SET data = excluded.data"
 )
 
@@ -46,19 +38,13 @@ class Took(NamedTuple):
     processor_s: float
 
 
-Write = Callable[[Sequence[Row]], Awaitable[None]]
+Write = Callable[[Rows], Awaitable[None]]
 
 
 def main() -> int:
     """Measure and print."""
-    with tempfile.TemporaryDirectory(prefix="opdata-drivers-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        server = PostgresServer(18, parent=folder).start()
-        try:
-            measured = uvloop.run(_measure(migrated_database(server.url)))
-        finally:
-            server.remove()
+    with place("postgres") as where:
+        measured = uvloop.run(_measure(where.new_home().url))
     table = Table("rows", "form", "ms", "of it Python, ms")
     for (kind, form), took in measured.items():
         wall, processor = (statistics.median(each) * 1e3 for each in zip(*took, strict=True))
@@ -71,79 +57,79 @@ async def _measure(url: str) -> dict[tuple[str, str], list[Took]]:
     """Every form in turn, round by round, so that all meet the same weather."""
     fast = await asyncpg.connect(url)
     async with await psycopg.AsyncConnection.connect(url) as other:
-        await fast.execute(_stage())
-        entities: dict[str, Write] = {
-            **{f"asyncpg, {name}": _on(fast, form) for name, form in (UPSERTS | INSERTS).items()},
-            "psycopg, INSERT … unnest … ON CONFLICT": _psycopg_unnest(other),
+        await stage_tables(fast)
+        players: dict[str, Write] = {
+            **{f"asyncpg, {name}": _on(fast, form) for name, form in FORMS["players"].items()},
+            "asyncpg, INSERT of arrays … ON CONFLICT": _on(fast, _asyncpg_arrays),
+            "psycopg, INSERT of arrays … ON CONFLICT": _psycopg_arrays(other),
             "psycopg, COPY of rows known to be new": _psycopg_copy(
-                other, "entities", ENTITY_COLUMNS, _ENTITY_TYPES
+                other, "entities", PLAYER_COLUMNS
             ),
         }
         events: dict[str, Write] = {
-            **{f"asyncpg, {name}": _on(fast, form) for name, form in EVENTS.items()},
-            "psycopg, COPY": _psycopg_copy(other, "events", EVENT_COLUMNS, _EVENT_TYPES),
+            **{f"asyncpg, {name}": _on(fast, form) for name, form in FORMS["events"].items()},
+            "psycopg, COPY": _psycopg_copy(other, "events", EVENT_COLUMNS),
         }
         took: dict[tuple[str, str], list[Took]] = {}
-        players = rows.Players()
+        straight = Straight(new_sealer())
         for turn in range(_ROUNDS):
-            for at, (form, write) in enumerate(entities.items()):
+            for at, (form, write) in enumerate(players.items()):
                 for n in range(_BATCHES):
-                    batch = players.rows(turn * _BATCHES + n, f"form{at}")
-                    took.setdefault(("1,000 players", form), []).append(await _timed(write, batch))
-            for at, (form, write) in enumerate(events.items()):
+                    body = payloads.players(turn * _BATCHES + n, prefix=f"form{at}")
+                    rows = straight.players(body)
+                    took.setdefault(("1,000 players", form), []).append(await _timed(write, rows))
+            for form, write in events.items():
                 for n in range(_BATCHES):
-                    number = (turn * len(events) + at) * _BATCHES + n
-                    batch = rows.event_rows_postgres(payloads.events(number, 100), number)
-                    took.setdefault(("5,000 events", form), []).append(await _timed(write, batch))
+                    rows = straight.events(payloads.events(n, _BATCHES, prefix="form0"))
+                    took.setdefault(("5,000 events", form), []).append(await _timed(write, rows))
     await fast.close()
     return took
 
 
-async def _timed(write: Write, batch: Sequence[Row]) -> Took:
+async def _timed(write: Write, rows: Rows) -> Took:
     wall, processor = time.perf_counter(), time.process_time()
-    await write(batch)
+    await write(rows)
     return Took(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def _on(connection: asyncpg.Connection[asyncpg.Record], form: Form) -> Write:
-    async def write(batch: Sequence[Row]) -> None:
-        async with connection.transaction():
-            await form(connection, batch)
+def _on(connection: Connection, form: Form) -> Write:
+    async def write(rows: Rows) -> None:
+        await form(connection, rows)
 
     return write
 
 
-def _psycopg_unnest(connection: psycopg.AsyncConnection[Any]) -> Write:
-    async def write(batch: Sequence[Row]) -> None:
-        columns = [list(column) for column in zip(*batch, strict=True)]
+async def _asyncpg_arrays(connection: Connection, rows: Rows) -> None:
+    sql = _UNNEST.format(*(f"${n}" for n, _ in enumerate(PLAYER_COLUMNS, 1)))
+    await connection.execute(sql, *zip(*rows, strict=True))
+
+
+def _psycopg_arrays(connection: psycopg.AsyncConnection[Any]) -> Write:
+    sql = _UNNEST.format(*("%b" for _ in PLAYER_COLUMNS))
+
+    async def write(rows: Rows) -> None:
+        columns = [list(column) for column in zip(*rows, strict=True)]
         async with connection.pipeline():
-            await connection.execute(_UNNEST, columns, prepare=True)
+            await connection.execute(sql.encode(), columns, prepare=True)
             await connection.commit()
 
     return write
 
 
 def _psycopg_copy(
-    connection: psycopg.AsyncConnection[Any],
-    table: str,
-    columns: Sequence[str],
-    types: Sequence[str],
+    connection: psycopg.AsyncConnection[Any], table: str, columns: Sequence[str]
 ) -> Write:
     statement = f"COPY opdata.{table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
+    types = [TYPES[name] for name in columns]
 
-    async def write(batch: Sequence[Row]) -> None:
-        async with connection.cursor().copy(statement) as copy:
+    async def write(rows: Rows) -> None:
+        async with connection.cursor().copy(statement.encode()) as copy:
             copy.set_types(types)
-            for row in batch:
+            for row in rows:
                 await copy.write_row(row)
         await connection.commit()
 
     return write
-
-
-def _stage() -> str:
-    columns = zip(ENTITY_COLUMNS, _ENTITY_TYPES, strict=True)
-    return f"CREATE TEMPORARY TABLE staged ({', '.join(' '.join(column) for column in columns)})"
 
 
 if __name__ == "__main__":

@@ -1,114 +1,225 @@
-"""Where a batch's time goes: each stage of the write path timed by itself, in this process."""
+"""Where the processor time of a batch goes: the stages of the real path, timed where one calls the next.
+
+The application runs in this process on a real store, and a stopwatch stands at the few functions below,
+each of which is called a few times a batch, so that measuring costs next to nothing. A stage's time is its
+own: what it calls of another stage is that one's. It is the processor time of the thread, not the time on
+the clock; what no stage accounts for is the event loop's, the threads' and the driver's.
+"""
 
 from __future__ import annotations
 
-import os
-import statistics
+import functools
+import importlib
+import inspect
+import sys
+import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from types import coroutine
+from typing import Any, Final
 
-from benchmarks import payloads
-from opdata.ingest import Checked, check_entities, check_events
-from opdata.model import MAX_BATCH_ENTITIES, MAX_BATCH_EVENTS
-from opdata.pii import Sealer
-from opdata.storage.sqlite.connection import connect
-from opdata.storage.sqlite.numbers import EntityNumbers
-from opdata.storage.sqlite.schema import migrate
-from opdata.storage.sqlite.writes import perform
-from opdata.storage.work import Outcome, Reply, UpsertEntities, Write
-from opdata.templates import find_template
-from opdata.wire import decode, encode
-from opdata.wire.schema import EntityItem, EventItem
-from opdata.wire.text import check_body
+from benchmarks.inprocess import InProcess, in_process
+from benchmarks.places import Place
+from benchmarks.plan import Plan, note
+from benchmarks.workloads import Workload, known_players, workloads
 
-P = ParamSpec("P")
-T = TypeVar("T")
+STAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "routing, key, quota, answer, log": ("opdata.api.app:App.__call__",),
+    "receive the body": ("opdata.api.body:read_body",),
+    "decode": ("opdata.wire.decode:ItemShape.batch",),
+    "check, fingerprint": (
+        "opdata.ingest.entities:check_entities",
+        "opdata.ingest.events:check_events",
+        "opdata.ingest.states:check_states",
+    ),
+    "take personal fields out": ("opdata.ingest.entities:_EntityCheck._make",),
+    "seal them": ("opdata.pii:Sealer.seal",),
+    "look up, make rows": (
+        "opdata.storage.sqlite.writes:perform",
+        "opdata.storage.postgres.writes:perform",
+    ),
+    "pack rows": (
+        "opdata.storage.postgres.copying:pack_entities",
+        "opdata.storage.postgres.copying:pack_events",
+    ),
+    "insert rows": ("opdata.storage.sqlite.connection:insert_rows",),
+    "begin and commit": ("opdata.storage.sqlite.writer:Writer._run_group",),
+}
+REST: Final = "event loop, threads, driver"
+_BATCHES: Final = {
+    "1,000 new players": ("players", "new"),
+    "1,000 changed players": ("players", "updated"),
+    "1,000 unchanged players": ("players", "resent"),
+    "5,000 events": ("events", "new"),
+    "1,000 states": ("states", "updated"),
+}
+_REPEATS: Final = 5
 
-_NOW_MS = 1_700_000_000_000
+
+async def measure_stages(where: Place, plan: Plan) -> dict[str, dict[str, float]]:
+    """`{batch: {stage: milliseconds}}`: of the repeat that took least, so that a busy machine matters little."""
+    kinds = workloads(plan.player_batches)
+    found = {}
+    for name, (kind, variant) in _BATCHES.items():
+        note(f"{where.store}: stages of {name}")
+        workload = kinds[kind][variant]  # type: ignore[index] # a kind, of the table above
+        stopwatch = Stopwatch()
+        async with in_process(where.new_home()) as requests:
+            with stopwatch.at(STAGES):
+                repeats = await _repeats(requests, workload, plan, stopwatch)
+        found[name] = min(repeats, key=lambda stages: sum(stages.values()))
+    return found
+
+
+async def _repeats(
+    requests: InProcess, workload: Workload, plan: Plan, stopwatch: Stopwatch
+) -> list[dict[str, float]]:
+    batches = max(1, plan.profiled_batches // _REPEATS)
+    for number in range(workload.known(_REPEATS * batches)):
+        await requests.request("POST", "/batch/entities", known_players(number))
+    repeats = []
+    for repeat in range(_REPEATS):
+        numbers = range(repeat * batches, (repeat + 1) * batches)
+        if workload.before is not None:
+            for number in numbers:
+                await requests.request("POST", workload.path, workload.before(number))
+        bodies = [workload.body(number) for number in numbers]
+        stopwatch.reset()
+        began = time.process_time()
+        for body in bodies:
+            await requests.request("POST", workload.path, body)
+        total_s = time.process_time() - began
+        stages = {name: s / batches * 1e3 for name, s in stopwatch.spent_s().items()}
+        rest = total_s / batches * 1e3 - sum(stages.values())
+        repeats.append({**stages, REST: max(0.0, rest)})
+    return repeats
 
 
 class Stopwatch:
-    """Collects the times of named stages."""
+    """The own processor time of named stages, in every thread."""
 
     def __init__(self) -> None:
-        self._times: dict[str, list[float]] = {}
+        self._threads: list[_Thread] = []
+        self._here = threading.local()
 
-    def time(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the work and note its time."""
-        started = time.perf_counter()
-        result = work(*args, **kwargs)
-        self._times.setdefault(stage, []).append((time.perf_counter() - started) * 1e3)
-        return result
+    def reset(self) -> None:
+        """Begin anew."""
+        for one in self._threads:
+            one.spent_s.clear()
 
-    def medians_ms(self) -> dict[str, float]:
-        """The median time of each stage, in the order they were first done."""
-        return {stage: statistics.median(times) for stage, times in self._times.items()}
+    def spent_s(self) -> dict[str, float]:
+        """Seconds a stage, in the order of the table; stages that did not happen are left out."""
+        total: dict[str, float] = {}
+        for name in STAGES:
+            seconds = sum(one.spent_s.get(name, 0.0) for one in self._threads)
+            if seconds:
+                total[name] = seconds
+        return total
+
+    @contextmanager
+    def at(self, stages: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
+        """Stand at those functions, wherever the package has imported them to."""
+        undo: list[tuple[Any, str, Callable[..., Any]]] = []
+        try:
+            for stage, places in stages.items():
+                for at in places:
+                    owner, name, original = _find(at)
+                    timed = self._timed(stage, original)
+                    for holder in _holders(owner, name, original):
+                        undo.append((holder, name, original))
+                        setattr(holder, name, timed)
+            yield
+        finally:
+            for holder, name, function in undo:
+                setattr(holder, name, function)
+
+    def _timed(self, stage: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.iscoroutinefunction(original):
+
+            @functools.wraps(original)
+            async def stepped(*args: Any, **kwargs: Any) -> Any:
+                return await self._steps(stage, original(*args, **kwargs))
+
+            return stepped
+
+        @functools.wraps(original)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            thread = self._thread()
+            thread.enter(stage)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                thread.leave()
+
+        return called
+
+    @coroutine
+    def _steps(self, stage: str, running: Any) -> Generator[Any, Any, Any]:
+        """A coroutine whose every step between two waits is timed."""
+        thread = self._thread()
+        step: Callable[[], Any] = functools.partial(running.send, None)
+        while True:
+            thread.enter(stage)
+            try:
+                waits_for = step()
+            except StopIteration as done:
+                return done.value
+            finally:
+                thread.leave()
+            try:
+                answer = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - handed on to whom it was meant for
+                step = functools.partial(running.throw, error)
+            else:
+                step = functools.partial(running.send, answer)
+
+    def _thread(self) -> _Thread:
+        thread: _Thread | None = getattr(self._here, "thread", None)
+        if thread is None:
+            thread = self._here.thread = _Thread()
+            self._threads.append(thread)
+        return thread
 
 
-class Stages:
-    """The write path taken apart, on a database of its own."""
+class _Thread:
+    """Which stages a thread is in, the innermost last, and what each has spent."""
 
-    def __init__(self, directory: Path) -> None:
-        template = find_template("tpl_igaming")
-        assert template is not None
-        self._template = template
-        self._sealer = Sealer(os.urandom(32), 1, 1, os.urandom(32))
-        self._connection = connect(directory / "stages.db", busy_timeout_s=5)
-        migrate(self._connection)
+    def __init__(self) -> None:
+        self.spent_s: dict[str, float] = {}
+        self._stages: list[str] = []
+        self._since_s = 0.0
 
-    def entities(self, rounds: int) -> dict[str, float]:
-        """Median milliseconds a stage for a batch of 1,000 new players."""
-        watch = Stopwatch()
-        for number in range(rounds):
-            body = payloads.players(number)
-            watch.time("check text", check_body, body)
-            batch = watch.time("decode", decode.ENTITIES.batch, body, MAX_BATCH_ENTITIES)
-            checked = watch.time("check, mask, fingerprint", self._check_entities, batch)
-            self._store(watch, checked)
-        return _without_double(watch.medians_ms())
+    def enter(self, stage: str) -> None:
+        self._count()
+        self._stages.append(stage)
 
-    def events(self, rounds: int, player_batches: int) -> dict[str, float]:
-        """Median milliseconds a stage for a batch of 5,000 events of stored players."""
-        watch = Stopwatch()
-        for number in range(rounds):
-            body = payloads.events(number, player_batches)
-            watch.time("check text", check_body, body)
-            batch = watch.time("decode", decode.EVENTS.batch, body, MAX_BATCH_EVENTS)
-            checked = watch.time("check", self._check_events, batch)
-            self._store(watch, checked)
-        return _without_double(watch.medians_ms())
+    def leave(self) -> None:
+        self._count()
+        self._stages.pop()
 
-    def _check_entities(self, batch: decode.Batch[EntityItem]) -> Checked:
-        checked = check_entities(batch, self._template, self._sealer)
-        assert checked.errors == []  # asked for, the rows are made now and not by the store
-        return checked
-
-    def _check_events(self, batch: decode.Batch[EventItem]) -> Checked:
-        checked = check_events(batch, self._template, self._sealer, _NOW_MS)
-        assert checked.errors == []
-        return checked
-
-    def close(self) -> None:
-        """Release the database."""
-        self._connection.close()
-
-    def _store(self, watch: Stopwatch, checked: Checked) -> None:
-        work = checked.work
-        if isinstance(work, UpsertEntities):
-            sealed = watch.time("seal", work.seal, range(len(work.rows)))
-            work = UpsertEntities(work.rows, lambda positions: [sealed[at] for at in positions])
-
-        def finish(outcome: Outcome) -> Reply:
-            return Reply(200, encode.batch_output(checked.result(outcome)))
-
-        write = Write(1, _NOW_MS, work, finish)
-        self._connection.execute("BEGIN IMMEDIATE")
-        watch.time("look up and write rows", perform, self._connection, EntityNumbers(), write)
-        watch.time("commit", self._connection.execute, "COMMIT")
+    def _count(self) -> None:
+        now_s = time.thread_time()
+        if self._stages:
+            stage = self._stages[-1]
+            self.spent_s[stage] = self.spent_s.get(stage, 0.0) + now_s - self._since_s
+        self._since_s = now_s
 
 
-def _without_double(medians: dict[str, float]) -> dict[str, float]:
-    # Decoding checks the text as well; it is shown once.
-    return medians | {"decode": max(0.0, medians["decode"] - medians["check text"])}
+def _find(place: str) -> tuple[Any, str, Callable[..., Any]]:
+    """The function that `module:qualified.name` names, and the module or class that has it.
+
+    Raises `AttributeError` where the path has changed and `STAGES` has not.
+    """
+    module, _, qualified = place.partition(":")
+    *path, name = qualified.split(".")
+    owner = functools.reduce(getattr, path, importlib.import_module(module))
+    return owner, name, getattr(owner, name)
+
+
+def _holders(owner: Any, name: str, original: object) -> list[Any]:
+    """Its class, or every module of the package that has it under its name."""
+    if inspect.isclass(owner):
+        return [owner]
+    modules = [module for at, module in sys.modules.items() if at.partition(".")[0] == "opdata"]
+    return [module for module in modules if getattr(module, name, None) is original]
