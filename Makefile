@@ -9,7 +9,7 @@ export UV_NO_PROGRESS := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench collection lock fmt clean
+.PHONY: help install demo test torture check bench collection lock fmt clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,11 +31,19 @@ demo: install    ## start a server, load sample data, show the results (ONCE=1 e
 test: install    ## run the whole test suite
 	$(BIN)/pytest
 
-check: install   ## lint, format, types, import contracts
+# Each of these has a default in tests/faults/counts.py; MINUTES bounds each test.
+torture: install ## inject faults by the thousand; SEED= KILLS= RACES= BODIES= … MINUTES= ONLY=
+	OPDATA_TORTURE=1 $(foreach name,SEED MINUTES KILLS WORKER_KILLS LOAD_KILLS CRASHES TERMINATIONS LINE_FAULTS \
+		CALL_STRIDE POWER_CUTS FILLS COLLISIONS RACES BODIES EXAMPLES SLOW_SENDERS,$(if $($(name)),OPDATA_TORTURE_$(name)=$($(name)))) \
+		$(BIN)/pytest -n 0 tests/faults $(if $(ONLY),-k '$(ONLY)')
+
+check: install   ## lint, format, types, import contracts, secrets, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.secret_scan
+	$(BIN)/python -m tools.audit_lock
 
 bench: install   ## measure ingestion; QUICK=1 for a short run
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)

@@ -27,7 +27,14 @@ _BOUNDS = {
     "auth_cache_s": (0, 5),  # a revoked key stops working within 5 s (WIRE.md, keys)
     "busy_timeout_s": (0.1, 300),
     "statement_timeout_s": (1, 3_600),
+    "receive_timeout_s": (0.1, 300),
+    "queue_timeout_s": (0.1, 300),
+    "max_connections": (1, 100_000),
+    "max_executing": (1, 1_000),
+    "max_queued": (1, 100_000),
+    "max_buffered_bytes": (128 * 1024, 64 * 1024 * 1024 * 1024),
     "db_connections": (1, 1_000),
+    "retention_every_s": (0, 31_536_000),
 }
 
 # Also where it was not written as a URL wants it; what is left out may be too much, never too little.
@@ -59,7 +66,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limit_admin: str = "300/60s"
     """Quota of `admin`."""
     master_key: str = ""
-    """Master key, 64 hex digits. Empty: the file `master.key` in the data directory."""
+    """Master keys, `HEX` of 64 digits or `1:HEX,2:HEX`. Empty: the file `master.key` in the data directory."""
     ops_token: str = ""
     """When set, /metrics wants it as a bearer token."""
     auth_cache_s: float = 2.0
@@ -70,6 +77,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """How long PostgreSQL may work on one statement before 503, seconds."""
     db_connections: int = 10
     """Connections to PostgreSQL that a worker opens at most; two more are for the rate limits."""
+    receive_timeout_s: float = 10.0
+    """How long the head of a request may take, and its body before it has to have come at 4 KiB/s, seconds."""
+    queue_timeout_s: float = 10.0
+    """How long a request waits for its turn before 503, seconds."""
+    max_connections: int = 2_000
+    """Connections of a worker; one more gets 503 and is closed."""
+    max_executing: int = 8
+    """Batches and pages that a worker executes at once; small requests count an eighth. Others wait."""
+    max_queued: int = 1_000
+    """Requests of a worker that wait for their turn; an operator alone has half of the places. Others get 503."""
+    max_buffered_bytes: int = 128 * 1024 * 1024
+    """Bytes of request bodies that a worker holds, inflated; an operator alone has half of them. Others get 503."""
+    archive_dir: str = ""
+    """Where retention keeps its archive files. Empty: `archive` in the data directory."""
+    retention_every_s: float = 86_400.0
+    """How often a server carries out retention for an operator, seconds; 0 for never (W50)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -79,6 +102,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     def database_url(self) -> str:
         """The URL of the database in use."""
         return self.db or f"sqlite:///{Path(self.data_dir) / 'opdata.db'}"
+
+    @property
+    def archive_directory(self) -> Path:
+        """The directory of the archive files in use."""
+        return Path(self.archive_dir or Path(self.data_dir) / "archive")
 
     @property
     def quotas(self) -> dict[str, Quota]:
@@ -132,4 +160,10 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if not least <= value <= most:
             raise ConfigError(f"{name} must be {least} to {most}, not {value}")
+    if settings.max_buffered_bytes < 2 * settings.max_body_bytes:
+        # As sent and inflated, one body of the largest size.
+        raise ConfigError(
+            f"max_buffered_bytes must be at least twice max_body_bytes, {2 * settings.max_body_bytes}, "
+            f"not {settings.max_buffered_bytes}"
+        )
     _ = settings.quotas

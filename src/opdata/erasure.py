@@ -17,6 +17,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from opdata.audit import Entry
 from opdata.clock import format_ms, now_ms, parse_ms
 from opdata.errors import ConfigError
 from opdata.files import flush
@@ -80,30 +81,42 @@ async def erase(
     operator: Operator,
     external_id: str,
     *,
+    actor: str,
     entity_id: str | None = None,
     reason: str | None = None,
 ) -> Erased:
     """Erase an entity as `DELETE /entities/{externalId}` does; see `DeleteEntity`."""
-    outcome = await _write(store, operator, DeleteEntity(external_id, entity_id, reason))
+    entry = Entry("entity.erased", actor, detail={} if reason is None else {"reason": reason})
+    outcome = await _write(store, operator, DeleteEntity(external_id, entity_id, reason), entry)
     if outcome.held:
         return "held"
     return "absent" if outcome.refused else "erased"
 
 
 async def place_hold(
-    store: Store, operator: Operator, external_id: str, reason: str, at_ms: int | None = None
+    store: Store,
+    operator: Operator,
+    external_id: str,
+    reason: str,
+    *,
+    actor: str,
+    at_ms: int | None = None,
 ) -> bool:
     """Put an entity under a legal hold; False when there is none of that name."""
-    outcome = await _write(store, operator, PlaceHold(external_id, reason), at_ms)
+    entry = Entry("hold.placed", actor)
+    outcome = await _write(store, operator, PlaceHold(external_id, reason), entry, at_ms)
     return not outcome.refused
 
 
-async def lift_hold(store: Store, operator: Operator, external_id: str) -> bool:
+async def lift_hold(store: Store, operator: Operator, external_id: str, *, actor: str) -> bool:
     """Lift the legal hold of an entity; False when it is under none."""
-    return not (await _write(store, operator, LiftHold(external_id))).refused
+    entry = Entry("hold.lifted", actor)
+    return not (await _write(store, operator, LiftHold(external_id), entry)).refused
 
 
-async def replay(store: Store, erasures: Mapping[int, Sequence[Erasure]]) -> Replayed:
+async def replay(
+    store: Store, erasures: Mapping[int, Sequence[Erasure]], *, actor: str
+) -> Replayed:
     """Enter the erasures of these operators into the ledger, and erase whoever in it is alive again.
 
     By entity id: who has come back by themselves since is another entity, and stays (W26). Safe to
@@ -114,15 +127,20 @@ async def replay(store: Store, erasures: Mapping[int, Sequence[Erasure]]) -> Rep
     for operator in operators:
         known = erasures.get(operator.operator_id, ())
         for start in range(0, len(known), PAGE):
-            await _write(store, operator, AdoptErasures(known[start : start + PAGE]))
+            page = known[start : start + PAGE]
+            entry = Entry("erasures.adopted", actor, detail={"entries": len(page)})
+            await _write(store, operator, AdoptErasures(page), entry)
     for operator in operators:
         after: str | None = None
-        while page := await store.returned(operator.operator_id, after=after, limit=PAGE):
-            after = page[-1][0]
-            for start in range(0, len(page), _AT_ONCE):
-                some = page[start : start + _AT_ONCE]
+        while found := await store.returned(operator.operator_id, after=after, limit=PAGE):
+            after = found[-1][0]
+            for start in range(0, len(found), _AT_ONCE):
+                some = found[start : start + _AT_ONCE]
                 results = await asyncio.gather(
-                    *(erase(store, operator, name, entity_id=one) for name, one in some)
+                    *(
+                        erase(store, operator, name, actor=actor, entity_id=one)
+                        for name, one in some
+                    )
                 )
                 erased += results.count("erased")
                 held += [
@@ -197,7 +215,9 @@ def add_to_ledger_file(path: Path, lines: Iterable[LedgerLine]) -> int:
     return len(new)
 
 
-async def _write(store: Store, operator: Operator, work: Work, at_ms: int | None = None) -> Outcome:
+async def _write(
+    store: Store, operator: Operator, work: Work, audit: Entry, at_ms: int | None = None
+) -> Outcome:
     outcomes: list[Outcome] = []
 
     def finish(outcome: Outcome) -> Reply:
@@ -205,5 +225,5 @@ async def _write(store: Store, operator: Operator, work: Work, at_ms: int | None
         return Reply(HTTPStatus.OK, b"")
 
     at = now_ms() if at_ms is None else at_ms
-    await store.write(Write(operator.operator_id, at, work, finish))
+    await store.write(Write(operator.operator_id, at, work, finish, audit=audit))
     return outcomes[-1]

@@ -103,6 +103,13 @@ class MethodNotAllowed(WireError):
         self.allowed = allowed
 
 
+class RequestTimeout(WireError):
+    """The request did not arrive in time; nothing was done."""
+
+    code = "REQUEST_TIMEOUT"
+    retryable = True
+
+
 class Conflict(WireError):
     """The request conflicts with the present state."""
 
@@ -161,3 +168,7 @@ class Unavailable(WireError):
     def __init__(self, message: str | None = None, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Busy(Unavailable):
+    """The server is busy. Nothing was written; try again later."""

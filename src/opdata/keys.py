@@ -63,6 +63,11 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
+def holds_key(text: str) -> bool:
+    """Whether a key stands anywhere in the text."""
+    return _KEY.search(text) is not None
+
+
 def hash_key(key: str) -> bytes:
     """SHA-256 of the key; a key has 256 random bits, so nothing slower is needed."""
     return hashlib.sha256(key.encode()).digest()

@@ -49,7 +49,7 @@ class Quota(Struct, frozen=True):
 
 
 class RetentionWindow(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long rows stay in the live tables, then in the archive, in days (W50)."""
+    """The age in days at which rows leave the live tables, and that at which they leave the archive (W50)."""
 
     hot_days: int
     archive_days: int
@@ -89,6 +89,35 @@ class Operator(Struct, frozen=True):
     created_at_ms: int
     suspension: Suspension | None = None
     """None while its keys are taken."""
+
+
+KEY_ID_BYTES = 4
+"""How long the id of its data key is in a sealed record, after a byte for the version."""
+
+
+def key_id_of(id_bytes: bytes) -> int:
+    """The key id that stands in a sealed record; 0, which no key has, when it is cut short."""
+    return int.from_bytes(id_bytes, "big") if len(id_bytes) == KEY_ID_BYTES else 0
+
+
+class DataKey(Struct, frozen=True):
+    """A key that an operator's personal fields are sealed with, as it is stored (W49).
+
+    It is derived from `salt` (32 random bytes) and the master key of that id. An operator's ids count
+    from 1; it seals with its highest, and a sealed record names the one it was sealed with.
+    """
+
+    operator_id: int
+    key_id: int
+    master_key_id: int
+    salt: bytes
+    fingerprint_key: bytes | None
+    """The operator's fingerprint key, sealed; None where it is derived from this same salt."""
+    created_at_ms: int
+    sealed_count: int = 0
+    """How often it has sealed, as far as the processes that did have said."""
+    retired_at_ms: int | None = None
+    """Since when nothing is known to be sealed with it; it opens what may turn up all the same."""
 
 
 class ApiKey(Struct, frozen=True):

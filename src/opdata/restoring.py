@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from opdata.audit import INSTALLATION, Entry
+from opdata.clock import format_ms
 from opdata.erasure import LedgerLine, Replayed, by_operator, lift_hold, place_hold, replay
 from opdata.model import Erasure
 from opdata.storage import open_store
@@ -41,6 +43,7 @@ async def restore(
     *,
     force: bool,
     ledger: Sequence[LedgerLine],
+    actor: str,
     busy_timeout_s: float,
 ) -> Restored:
     """Put a backup in place of a database, or where there is none.
@@ -49,7 +52,7 @@ async def restore(
     until it is the new one, in which nobody is alive who was erased as far as the replaced database
     and the `ledger` know. Legal holds become those of the replaced one, and keys that were revoked
     stay so. Raises `BackupBroken`, `StartupError`, `Unavailable`, and `OSError`; the database is
-    untouched then.
+    untouched then. The audit log goes back to what it was in the backup, and says so.
     """
     with replacing(database, force=force) as replacement:
         examination = examine_backup(backup)
@@ -63,10 +66,13 @@ async def restore(
         try:
             # None stands in the way of an erasure that came after it, nor is put on somebody who is
             # erased here.
-            await _lift_holds(store, memory)
-            replayed = await replay(store, await _erasures(store, memory, ledger))
-            lost = await _place_holds(store, memory)
-            revoked = await _revoke_keys(store, memory)
+            await _lift_holds(store, memory, actor)
+            replayed = await replay(store, await _erasures(store, memory, ledger), actor=actor)
+            lost = await _place_holds(store, memory, actor)
+            revoked = await _revoke_keys(store, memory, actor)
+            backup_at = format_ms(examination.record.started_at_ms)
+            entry = Entry("backup.restored", actor, detail={"backupStartedAt": backup_at})
+            await store.audit.record(INSTALLATION, [entry])
         finally:
             await store.close()
         put_in_place(replacement)
@@ -97,24 +103,28 @@ async def _erasures(
     return found
 
 
-async def _lift_holds(store: Store, memory: Memory) -> None:
+async def _lift_holds(store: Store, memory: Memory, actor: str) -> None:
     """Lift those of the backup, where the replaced database knows which there are now."""
     for operator in () if memory.holds is None else await store.operators():
         for hold in await store.holds(operator.operator_id):
-            await lift_hold(store, operator, hold.external_id)
+            await lift_hold(store, operator, hold.external_id, actor=actor)
 
 
-async def _place_holds(store: Store, memory: Memory) -> Sequence[tuple[str, str]]:
+async def _place_holds(store: Store, memory: Memory, actor: str) -> Sequence[tuple[str, str]]:
     """Place those of the replaced database; return those that have no entity here."""
     return [
         (operator.name, hold.external_id)
         for operator in await store.operators()
         for hold in (memory.holds or {}).get(operator.key_salt, ())
-        if not await place_hold(store, operator, hold.external_id, hold.reason, hold.placed_at_ms)
+        if not await place_hold(
+            *(store, operator, hold.external_id, hold.reason),
+            actor=actor,
+            at_ms=hold.placed_at_ms,
+        )
     ]
 
 
-async def _revoke_keys(store: Store, memory: Memory) -> int:
+async def _revoke_keys(store: Store, memory: Memory, actor: str) -> int:
     """Revoke keys again that were active when the backup was made; return how many."""
     revoked = 0
     for operator in await store.operators():
@@ -122,7 +132,9 @@ async def _revoke_keys(store: Store, memory: Memory) -> int:
         for key in await store.keys(operator.operator_id):
             if key.revoked_at_ms is None and key.key_id in wanted:
                 await store.revoke_key(
-                    operator.operator_id, key.key_id, wanted[key.key_id], keep_last=False
+                    *(operator.operator_id, key.key_id, wanted[key.key_id]),
+                    keep_last=False,
+                    audit=Entry("key.revoked", actor, key.key_id),
                 )
                 revoked += 1
     return revoked

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -19,19 +20,34 @@ import uvicorn
 from msgspec import Struct
 from uvicorn.supervisors import Multiprocess
 
+from opdata.api.admission import Admission, Buffers
 from opdata.api.app import App
 from opdata.api.auth import Authenticator
+from opdata.api.connection import DOOR, Connection
 from opdata.api.context import Services
+from opdata.api.door import Door
 from opdata.api.metrics import Metrics
+from opdata.api.reveals import Reveals
 from opdata.api.table import ENDPOINTS
+from opdata.audit import SERVER, Entry, key_detail
+from opdata.auditing import HeadTeller
 from opdata.clock import now_ms
 from opdata.config import Settings
-from opdata.errors import Conflict, MasterKeyMismatch, MasterKeyMissing, OpdataError, StartupError
+from opdata.errors import Conflict, MasterKeyMissing, OpdataError, StartupError
 from opdata.housekeeping import Duty, keep_house
+from opdata.key_ring import KeyRing
 from opdata.keys import new_key
 from opdata.logs import configure_logging
-from opdata.pii import MASTER_KEY_FILE, KeyRing, create_key_file, load_key_ring
-from opdata.storage import open_configured
+from opdata.master_keys import (
+    SealedWith,
+    check_value,
+    create_key_file,
+    load_master_keys,
+    require_right_keys,
+)
+from opdata.retention.background import LONGEST_TURN_S, Background
+from opdata.retention.folder import Folder
+from opdata.storage import find_sealed_with, open_configured
 from opdata.storage.base import Store
 
 DEFAULT_OPERATOR: Final = "default"
@@ -40,6 +56,7 @@ _WORKER_SETTINGS: Final = "OPDATA_WORKER_SETTINGS"
 _GC_THRESHOLD: Final = 50_000
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _GRACE_S: Final = 20
+_OTHER_FILES: Final = 256
 _KEEP_ALIVE_S: Final = 75  # longer than the 60 s after which usual load balancers hang up
 
 _log = structlog.get_logger("opdata.server")
@@ -56,26 +73,19 @@ async def initialise(settings: Settings, *, with_key: bool) -> FirstStart | None
     """Make the data directory, the master key and the schema ready.
 
     An empty installation gets the operator `default`, and with `with_key` a key of its own; an
-    existing one returns None. Raises `StartupError` before anything was touched when the master key
-    is missing or not the one the database was sealed with.
+    existing one returns None. Raises `StartupError` before anything was touched, pending migrations
+    included, when a master key is missing or not the one the database was sealed with.
     """
     data_dir = Path(settings.data_dir)
+    await _check_keys_at_hand(settings)
     _make_data_dir(data_dir)
     store = await open_configured(settings, migrate=True)
     try:
-        checks = await store.key_checks()
-        if not settings.master_key and not (data_dir / MASTER_KEY_FILE).exists():
-            if checks:
-                message = (
-                    "The database holds sealed data, and there is no master key: set "
-                    f"OPDATA_MASTER_KEY or put {data_dir / MASTER_KEY_FILE} back"
-                )
-                raise MasterKeyMissing(message)
+        if not settings.master_key and not await store.key_checks():
             # Another process may be starting on the same directory: its key is as good.
             with suppress(FileExistsError):
                 create_key_file(data_dir)
-        ring = load_key_ring(data_dir, settings.master_key)
-        await _check_key(store, ring)
+        await _check_keys(store, load_master_keys(data_dir, settings.master_key))
         if await store.operators():
             return None
         return await _first_operator(store, with_key=with_key)
@@ -86,15 +96,33 @@ async def initialise(settings: Settings, *, with_key: bool) -> FirstStart | None
 async def make_services(settings: Settings) -> Services:
     """Open what a worker works with. The caller closes `store`. Raises `StartupError`."""
     store = await open_configured(settings, migrate=False)
-    ring = load_key_ring(Path(settings.data_dir), settings.master_key)
-    await _check_key(store, ring)
+
+    def load() -> dict[int, bytes]:
+        return load_master_keys(Path(settings.data_dir), settings.master_key)
+
+    try:
+        await _check_keys(store, load())
+    except BaseException:
+        await store.close()
+        raise
+    metrics = Metrics()
+    door = Door(settings.max_connections, settings.receive_timeout_s, metrics)
     return Services(
         settings=settings,
         store=store,
-        key_ring=ring,
+        key_ring=KeyRing(store, load),
         authenticator=Authenticator(store, settings.auth_cache_s),
-        metrics=Metrics(),
+        metrics=metrics,
         quotas=settings.quotas,
+        door=door,
+        admission=Admission(
+            settings.max_executing,
+            settings.max_queued,
+            settings.queue_timeout_s,
+            door.turned_away,
+        ),
+        buffers=Buffers(settings.max_buffered_bytes, door.turned_away),
+        reveals=Reveals(store.audit),
     )
 
 
@@ -103,6 +131,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
 
     Raises `StartupError` when it never came to serving.
     """
+    _allow_open_files(settings.max_connections)
     if settings.workers == 1:
         server = uvicorn.Server(_uvicorn_config(settings, WorkerApp(settings)))
         server.run(sockets=[listener])
@@ -119,7 +148,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_dir)
     os.environ[_WORKER_SETTINGS] = msgspec.json.encode(settings).decode()
     config = _uvicorn_config(settings, "opdata.server:worker_app")
-    Multiprocess(config, sockets=[listener]).run()
+    _Workers(config, sockets=[listener]).run()
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -140,6 +169,19 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+class _Workers(Multiprocess):
+    """The worker processes of a server."""
+
+    def terminate_all(self) -> None:
+        """Stop listening, then have the workers finish.
+
+        A listener left open would take connections that no one answers.
+        """
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 class WorkerApp:
     """A worker's ASGI application: it opens its services when the server starts it."""
 
@@ -150,11 +192,11 @@ class WorkerApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Hand on to the application, made at the lifespan's start."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._lifespan(scope["state"], receive, send)
         elif self._app is not None:
             await self._app(scope, receive, send)
 
-    async def _lifespan(self, receive: Any, send: Any) -> None:
+    async def _lifespan(self, state: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
         try:
             running = serving(self._settings)
@@ -163,6 +205,7 @@ class WorkerApp:
             _log.error("start_failed", reason=error.message)
             await send({"type": "lifespan.startup.failed", "message": error.message})
             return
+        state[DOOR] = self._app.door
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await running.__aexit__(None, None, None)
@@ -184,6 +227,9 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             await housekeeping
         with suppress(OpdataError):
             await services.authenticator.flush()
+        with suppress(OpdataError):
+            await services.key_ring.flush()
+        await services.reveals.close()
         await services.store.close()
         _log.info("stopped")
 
@@ -201,7 +247,7 @@ def _uvicorn_config(settings: Settings, app: WorkerApp | str) -> uvicorn.Config:
         factory=isinstance(app, str),
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -210,6 +256,17 @@ def _uvicorn_config(settings: Settings, app: WorkerApp | str) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
+
+
+def _allow_open_files(max_connections: int) -> None:
+    """Ask for as many open files as the connections need; how many there may be is not ours to say."""
+    wanted = max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < wanted:
+        _log.warning("few_open_files", allowed=granted, wanted=wanted)
 
 
 def _tune_interpreter() -> None:
@@ -222,33 +279,68 @@ def _tune_interpreter() -> None:
 
 
 def _duties(services: Services) -> list[Duty]:
+    heads = HeadTeller(services.store.audit)
     return [
+        Duty("tell the audit log's heads", 3_600, heads.tell),
+        Duty("show the load", 1, services.show_load),
         Duty("note when keys were used", 10, services.authenticator.flush),
+        Duty("count seals", 30, services.key_ring.flush),
         Duty("forget expired answers", 300, lambda: services.store.purge(now_ms())),
+        *_retention_duties(services),
     ]
+
+
+def _retention_duties(services: Services) -> list[Duty]:
+    every_s = services.settings.retention_every_s
+    if not every_s:
+        return []
+    folder = Folder(services.settings.archive_directory)
+    background = Background(services.store, folder, every_s, services.metrics.retention)
+    return [Duty("carry out retention", min(every_s, LONGEST_TURN_S), background.turn)]
 
 
 async def _first_operator(store: Store, *, with_key: bool) -> FirstStart | None:
     try:
-        operator = await store.create_operator(DEFAULT_OPERATOR, os.urandom(32), now_ms())
+        operator = await store.create_operator(
+            *(DEFAULT_OPERATOR, os.urandom(32), now_ms()), audit=Entry("operator.created", SERVER)
+        )
     except Conflict:
         return None  # another process that is starting was first
     if not with_key:
         return FirstStart(operator.name, None)
     made = new_key()
     key = made.record(operator.operator_id, "first key", now_ms())
-    await store.create_key(key, made.key_hash)
+    await store.create_key(
+        key, made.key_hash, audit=Entry("key.created", SERVER, key.key_id, key_detail(key))
+    )
     return FirstStart(operator.name, made.key)
 
 
-async def _check_key(store: Store, ring: KeyRing) -> None:
-    await store.add_key_check(ring.key_id, ring.check_value())
-    if (await store.key_checks())[ring.key_id] != ring.check_value():
-        message = (
-            "The master key is not the one this database was sealed with; put the right one back. "
-            "Nothing was touched."
-        )
-        raise MasterKeyMismatch(message)
+async def _check_keys_at_hand(settings: Settings) -> None:
+    """Raise `StartupError` when the master keys there are do not open what the database has."""
+    sealed_with = await find_sealed_with(settings)
+    try:
+        keys = load_master_keys(Path(settings.data_dir), settings.master_key)
+    except MasterKeyMissing as error:
+        if not sealed_with.checks:
+            return
+        message = f"The database holds sealed data. {error}. Nothing was touched."
+        raise MasterKeyMissing(message) from None
+    try:
+        require_right_keys(keys, sealed_with)
+    except StartupError as error:
+        message = f"{error}. Nothing was touched."
+        raise type(error)(message) from None
+
+
+async def _check_keys(store: Store, keys: Mapping[int, bytes]) -> None:
+    """The same on an open database, which gets to know keys that are new to it."""
+    needed = {k.master_key_id for k in await store.data_keys.all() if k.retired_at_ms is None}
+    require_right_keys(keys, SealedWith(await store.key_checks(), frozenset(needed)))
+    for key_id, key in keys.items():
+        await store.add_key_check(key_id, check_value(key))
+    # Another process may have made other ones known at the same moment.
+    require_right_keys(keys, SealedWith(await store.key_checks(), frozenset(needed)))
 
 
 def _make_data_dir(data_dir: Path) -> None:

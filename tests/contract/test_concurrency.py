@@ -40,7 +40,7 @@ async def test_writes_of_many_tasks_through_two_stores_are_all_there(
     await asyncio.gather(*map(write, range(60)))
     assert await ours.listed(after="all") == [f"p{number:03}" for number in range(60)]
     assert sorted(await ours.event_data("all"), key=int) == [str(n) for n in range(60)]
-    assert len(await ours.store.jobs(JobQuery(100, ours.id))) == 60
+    assert len((await ours.store.jobs(JobQuery(100, ours.id))).rows) == 60
     for number in range(60):
         assert await both[1].values(f"p{number:03}") == {"balance": str(number)}
 
@@ -59,7 +59,7 @@ async def test_writers_of_the_same_keys_in_opposite_orders_do_not_fail_each_othe
         await tenant.set_states(*(state_row(name, f"{number}") for name in order))
 
     await asyncio.gather(*map(write, range(24)))
-    stored = await ours.store.entities(ours.id, entity_type=None, after=None, limit=1_000)
+    stored = (await ours.store.entities(ours.id, entity_type=None, after=None, limit=1_000)).rows
     assert [one.external_id for one in stored] == sorted(names)
     assert len({one.data for one in stored}) == 1
     values = [await ours.values(name) for name in names]

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from opdata.audit import Entry
 from opdata.errors import Unavailable
 from opdata.model import Quota
+from opdata.storage.audit import AuditLog
 from opdata.storage.base import Store
-from opdata.storage.reads import EventQuery, EventScan, JobQuery, StateScan
+from opdata.storage.reads import AuditQuery, EventQuery, EventScan, JobQuery, StateScan
 from opdata.storage.work import IDEMPOTENCY_TTL_MS
 from tests.contract.conftest import Opener
 from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row
@@ -112,11 +114,16 @@ EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
     "erasures": lambda t: t.store.erasures(t.id, after=None, limit=1),
     "returned": lambda t: t.store.returned(t.id, after=None, limit=1),
     "holds": lambda t: t.store.holds(t.id),
+    "audit.record": lambda t: t.store.audit.record(t.id, [Entry("hold.placed", "server")]),
+    "audit.chain": lambda t: t.store.audit.chain(t.id, after=0, limit=1),
+    "audit.entries": lambda t: t.store.audit.entries(t.id, AuditQuery(1)),
+    "audit.heads": lambda t: t.store.audit.heads(),
 }
 
 
 def test_every_method_of_a_store_is_tried_on_a_closed_one() -> None:
     methods = {name for name in vars(Store) if not name.startswith("_")}
+    methods |= {f"audit.{name}" for name in vars(AuditLog) if not name.startswith("_")}
     assert methods == {*EVERY_METHOD, "close"}
 
 

@@ -16,7 +16,7 @@ async def _leave_job(tenant: Tenant, job_id: str, now_ms: int = NOW_MS) -> None:
 
 async def _ids(tenant: Tenant, **query: Any) -> list[str]:
     found = await tenant.store.jobs(JobQuery(**{"limit": 100, "operator_id": tenant.id, **query}))
-    return [job.job_id for job in found]
+    return [job.job_id for job in found.rows]
 
 
 async def test_a_write_with_a_job_records_it_as_completed_with_its_output(ours: Tenant) -> None:
@@ -36,7 +36,7 @@ async def test_a_write_with_a_job_records_it_as_completed_with_its_output(ours: 
         completed_at_ms=NOW_MS,
     )
     assert await ours.store.job(ours.id, draft.job_id) == wanted
-    assert list(await ours.store.jobs(JobQuery(10, ours.id))) == [wanted]
+    assert (await ours.store.jobs(JobQuery(10, ours.id))).rows == [wanted]
 
 
 async def test_an_unknown_job_is_none(ours: Tenant) -> None:
@@ -62,9 +62,11 @@ async def test_pages_of_jobs_join_up_across_ties_while_others_are_added(ours: Te
         wanted.insert(0, f"job_{at:02}")
     walked: list[str] = []
     before = None
-    while page := await ours.store.jobs(JobQuery(5, ours.id, before=before)):
-        walked += [job.job_id for job in page]
-        before = (page[-1].created_at_ms, page[-1].job_id)
+    more = True
+    while more:
+        page = await ours.store.jobs(JobQuery(5, ours.id, before=before))
+        walked += [job.job_id for job in page.rows]
+        before, more = (page.rows[-1].created_at_ms, page.rows[-1].job_id), page.more
         await _leave_job(ours, f"job_new{len(walked)}", now_ms=NOW_MS + 1_000)
     assert walked == wanted
 

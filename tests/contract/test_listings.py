@@ -9,8 +9,9 @@ import pytest
 
 from opdata.model import ListedEvent, ListedState
 from opdata.storage import scans
-from opdata.storage.reads import EventScan, StateScan
-from tests.contract.tenant import NOW_MS, Tenant, event_row, state_row
+from opdata.storage.reads import MAX_PAGE_BYTES, EventQuery, EventScan, JobQuery, StateScan
+from opdata.storage.work import Reply
+from tests.contract.tenant import NOW_MS, Tenant, entity_row, event_row, job_draft, state_row
 
 
 async def events_of(tenant: Tenant, limit: int = 1_000, **query: Any) -> list[list[ListedEvent]]:
@@ -148,3 +149,49 @@ async def test_all_states_come_by_entity_and_key(ours: Tenant, theirs: Tenant, l
     assert [one.observed_at_ms for one in found] == [NOW_MS, NOW_MS, NOW_MS, NOW_MS - 9]
     by_key = [one for page in await states_of(ours, limit, state_key="balance") for one in page]
     assert [one.state.value for one in by_key] == ["4", "3"]
+
+
+LARGE = '{"n":"' + "é" * (MAX_PAGE_BYTES // 4) + '"}'
+"""Half a page."""
+
+
+async def test_pages_of_large_rows_are_short_and_lose_none(ours: Tenant) -> None:
+    names = [f"p{number}" for number in range(5)]
+    await ours.upsert(*(entity_row(name, LARGE) for name in names))
+    await ours.append(*(event_row(name, LARGE) for name in names for _ in range(2)))
+    await ours.set_states(*(state_row(name, LARGE) for name in names))
+
+    listed, after = [], None
+    while True:
+        page = await ours.store.entities(ours.id, entity_type=None, after=after, limit=100)
+        listed.append([entity.external_id for entity in page.rows])
+        if not page.more:
+            break
+        after = listed[-1][-1]
+    events, states = await events_of(ours), await states_of(ours)
+    own = await ours.store.events(ours.id, "p1", EventQuery(limit=100))
+
+    assert [name for names in listed for name in names] == names
+    assert [len(each) for each in listed] == [2, 2, 1]
+    assert [event.external_id for page in events for event in page] == sorted(names * 2)
+    assert max(map(len, events)) == 2
+    assert [state.external_id for page in states for state in page] == names
+    assert max(map(len, states)) == 2
+    assert own is not None
+    assert len(own.rows) == 2
+
+
+async def test_pages_of_jobs_with_large_outputs_are_short_and_lose_none(ours: Tenant) -> None:
+    for number in range(5):
+        await ours.create(
+            f"p{number}", job=job_draft(), reply=Reply(200, b"done", job_output=LARGE)
+        )
+    listed, before = [], None
+    while True:
+        page = await ours.store.jobs(JobQuery(100, ours.id, before=before))
+        listed.append([job.job_id for job in page.rows])
+        if not page.more:
+            break
+        before = (page.rows[-1].created_at_ms, page.rows[-1].job_id)
+    assert len({job_id for page in listed for job_id in page}) == 5
+    assert max(map(len, listed)) == 2

@@ -53,7 +53,7 @@ async def test_nothing_of_another_operator_can_be_read(ours: Tenant, theirs: Ten
     assert await ours.store.states(ours.id, "p1") is None
     assert await ours.store.states(ours.id, "p1", "balance") is None
     assert await ours.store.job(ours.id, draft.job_id) is None
-    assert list(await ours.store.jobs(JobQuery(10, ours.id))) == []
+    assert (await ours.store.jobs(JobQuery(10, ours.id))).rows == []
 
 
 async def test_nothing_of_another_operator_can_be_written(ours: Tenant, theirs: Tenant) -> None:

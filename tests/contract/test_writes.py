@@ -19,7 +19,6 @@ from opdata.storage.work import (
     Outcome,
     Reply,
     SetStates,
-    UpsertEntities,
     Work,
 )
 from tests.contract.conftest import Opener
@@ -33,8 +32,8 @@ from tests.contract.tenant import (
     entity_row,
     event_row,
     job_draft,
-    seal_nothing,
     state_row,
+    upserted,
 )
 
 
@@ -52,8 +51,8 @@ def _broken_seal(_positions: Sequence[int]) -> Sequence[bytes | None]:
 
 # Every kind of work, each with an effect on what `_prepare` made.
 WORKS: dict[str, Callable[[], Work]] = {
-    "create": lambda: UpsertEntities([entity_row("new")], seal_nothing),
-    "update": lambda: UpsertEntities([entity_row("p1", '{"n":2}')], seal_nothing),
+    "create": lambda: upserted(entity_row("new")),
+    "update": lambda: upserted(entity_row("p1", '{"n":2}')),
     "append": lambda: appended(event_row("p1", "2"), event_row("p1", "3", key="new key")),
     "overwrite": lambda: SetStates([state_row("p1", "2")]),
     "observe": lambda: SetStates([state_row("p1", "2", observed_at_ms=NOW_MS + 1)]),
@@ -208,7 +207,7 @@ async def test_the_job_of_a_replayed_write_is_the_first_ones(ours: Tenant) -> No
     drafts = [job_draft(), job_draft()]
     for draft in drafts:
         await ours.create("p1", claim=claim(), job=draft)
-    assert [job.job_id for job in await ours.store.jobs(JobQuery(10, ours.id))] == [
+    assert [job.job_id for job in (await ours.store.jobs(JobQuery(10, ours.id))).rows] == [
         drafts[0].job_id
     ]
 

@@ -38,7 +38,7 @@ def cited_below(folder: str) -> set[str]:
 
 def test_the_contract_has_the_clauses_that_clients_know() -> None:
     numbers = [int(clause[1:]) for clause in CLAUSES]
-    assert numbers == [*range(1, 13), *range(20, 32), *(40, 41, 42), *range(48, 54), *(60, 61)]
+    assert numbers == [*range(1, 13), *range(20, 32), *(40, 41, 42), *range(48, 55), *(60, 61)]
 
 
 @pytest.mark.parametrize("clause", CLAUSES)

@@ -102,6 +102,7 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
         "opdata keys",
         "opdata load",
         "opdata operators",
+        "opdata retention",
         "opdata verify",
     }
 

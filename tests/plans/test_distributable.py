@@ -30,6 +30,9 @@ ACROSS_OPERATORS = {
     "vacuum_entities",
     "sweep_entities",
     "purge_marks",
+    "newest_master_key_in_use",
+    "data_keys_of_all",
+    "audit_heads",
 }
 """Statements on tenant tables that are about no single operator; each says why in queries.sql."""
 

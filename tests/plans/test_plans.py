@@ -46,6 +46,8 @@ FILL = (
     SELECT 1 + n %% 50, 'ent_' || n, 1 FROM generate_series(1, {ROWS}, 2) AS n""",
     f"""INSERT INTO opdata.legal_holds (operator_id, external_id, reason, placed_at_ms)
     SELECT 1 + n %% 50, 'player_' || n, '', 1 FROM generate_series(1, {ROWS}, 10) AS n""",
+    f"""INSERT INTO opdata.audit_log (operator_id, seq, at_ms, action, actor, detail, hash)
+    SELECT 1 + n %% 50, n, n, 'key.created', '', '', '' FROM generate_series(1, {ROWS}) AS n""",
     """INSERT INTO opdata.rate_buckets (operator_id, category, full_at_us, now_us, interval_us, bucket_us)
     SELECT n, 'read', 1, 1, 1, 1 FROM generate_series(1, 50) AS n""",
 )
@@ -100,19 +102,68 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
     "job": {"jobs_pkey": {"operator_id", "job_id"}},
     "jobs": {"jobs_newest": {"operator_id", "created_at_ms"}},
     "operator": {"operators_pkey": {"operator_id"}},
+    "renew_lease": {"retention_leases_pkey": {"operator_id"}},
+    "lease": {"retention_leases_pkey": {"operator_id"}},
+    "lock_holds": {"operators_pkey": {"operator_id"}},
+    "archive_files": {"archive_files_pkey": {"operator_id"}},
+    "archive_walk_end": {"entities_pkey": {"operator_id", "external_id", "tombstone_no"}},
+    "tombstone_walk_end": {"tombstones": {"operator_id", "deleted_at_ms", "entity_no"}},
+    "tally_events": {
+        "entities_pkey": {"operator_id", "external_id", "tombstone_no"},
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
+    "rest_of_old_events": {
+        "entities_pkey": {"operator_id", "external_id", "tombstone_no"},
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms", "event_no"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
+    "old_events": {
+        "entities_pkey": {"operator_id", "external_id", "tombstone_no"},
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
+    "tally_states": {
+        "tombstones": {"operator_id", "deleted_at_ms", "entity_no"},
+        "states_pkey": {"operator_id", "entity_no"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
+    "old_states": {
+        "tombstones": {"operator_id", "deleted_at_ms", "entity_no"},
+        "states_pkey": {"operator_id", "entity_no"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
+    "held_entities": {
+        "legal_holds_pkey": {"operator_id"},
+        "entities_pkey": {"operator_id", "external_id"},
+    },
+    "remove_event": {
+        "events_pkey": {"operator_id", "entity_no", "occurred_at_ms", "event_no"},
+    },
+    "remove_state": {"states_pkey": {"operator_id", "entity_no", "state_key"}},
+    "remove_tombstones": {
+        "tombstones": {"operator_id", "deleted_at_ms", "entity_no"},
+        "events_pkey": {"operator_id", "entity_no"},
+        "states_pkey": {"operator_id", "entity_no"},
+        "legal_holds_pkey": {"operator_id", "external_id"},
+    },
     "authenticate": {"api_keys_by_hash": {"key_hash"}},
     "touch_keys": {"api_keys_by_id": {"key_id"}},
     "bucket": {"rate_buckets_pkey": {"operator_id", "category"}},
     "purge_step": {"idempotency_records_oldest": {"operator_id", "created_at_ms"}},
     "purge_idempotency_records": {"idempotency_records_oldest": {"operator_id", "created_at_ms"}},
+    "audit_head": {"audit_log_pkey": {"operator_id"}},
+    "audit_chain": {"audit_log_pkey": {"operator_id", "seq"}},
+    "audit_entries": {"audit_times": {"operator_id", "at_ms"}},
     "operators_with_expired_records": {
         "operators_pkey": set(),
         "idempotency_records_oldest": {"operator_id", "created_at_ms"},
     },
 }
 IN_ORDER = {
+    *("archive_walk_end", "tombstone_walk_end", "rest_of_old_events", "old_events"),
     *("entities", "events", "walk_end", "rest_of_events", "all_events", "all_states", "jobs"),
-    *("ledger", "returned", "purge_step"),
+    *("ledger", "returned", "purge_step", "audit_head", "audit_chain", "audit_entries"),
 }
 """Statements whose rows come in the order of the index, so that a page never sorts a whole operator."""
 

@@ -61,6 +61,11 @@ class PostgresServer:
         """The URL of a database to begin with."""
         return self.url_of("postgres")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def program(self, name: str) -> str:
         """The path of one of PostgreSQL's own programs, of this version."""
         return str(self._bin / name)
@@ -106,6 +111,13 @@ class PostgresServer:
     def stop_immediately(self) -> None:
         """An immediate shutdown, as after a crash: the next start recovers from the log."""
         self._signal(signal.SIGQUIT)
+
+    def restart_if_stopped(self) -> None:
+        """Start it again if it has given up; one that has recovered by itself goes on."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+            self.start()
 
     def remove(self) -> None:
         """Stop it if need be, and remove what it has."""

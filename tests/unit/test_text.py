@@ -7,7 +7,7 @@ import pytest
 
 from opdata.errors import InvalidInput
 from opdata.wire import decode
-from opdata.wire.text import MAX_MEMBERS, check_members, count_items
+from opdata.wire.text import MAX_MEMBERS, check_members, check_text, count_items, has_bad_text
 from tests.support.api import player
 
 
@@ -44,3 +44,24 @@ def test_an_entity_of_more_members_than_the_server_takes_apart_is_refused() -> N
 
 def test_commas_in_texts_do_not_count_as_values() -> None:
     check_members(json.dumps([player("p1", note="a," * (MAX_MEMBERS + 1))]).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "checked"),
+    [
+        (rb"\ud800", rb"\u0000"),
+        (rb"\ud83d\ude00", rb"\ud83d\ude00"),
+        (rb"\ud83d\ude00\ude00x\uDBFF\n", rb"\ud83d\ude00\u0000x\u0000\n"),
+        (rb"\\ud800\\\udfff", rb"\\ud800\\\u0000"),
+        (rb"\ud800\ud83d\ude00", rb"\u0000\u0000\u0000"),
+    ],
+)
+def test_an_escaped_nul_takes_the_place_of_a_lone_surrogate(text: bytes, checked: bytes) -> None:
+    assert check_text(b'["%s"]' % text) == b'["%s"]' % checked
+    assert has_bad_text(checked) == (text != checked)
+
+
+def test_more_lone_surrogates_than_the_server_replaces_are_refused() -> None:
+    assert check_text(rb"\ud800," * MAX_MEMBERS) == rb"\u0000," * MAX_MEMBERS
+    with pytest.raises(InvalidInput, match="more than 250000 lone surrogates"):
+        check_text(rb"\ud800," * (MAX_MEMBERS + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from opdata.audit import SERVER
 from opdata.erasure import lift_hold, place_hold
 from opdata.storage import open_store
 from tests.support.api import Api, deposit, player
@@ -21,9 +22,9 @@ async def hold(api: Api, external_id: str, *, lift: bool = False) -> None:
     try:
         [operator] = [one for one in await store.operators() if one.name == api.operator]
         if lift:
-            assert await lift_hold(store, operator, external_id)
+            assert await lift_hold(store, operator, external_id, actor=SERVER)
         else:
-            assert await place_hold(store, operator, external_id, REASON)
+            assert await place_hold(store, operator, external_id, REASON, actor=SERVER)
     finally:
         await store.close()
 

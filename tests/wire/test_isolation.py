@@ -37,7 +37,7 @@ IDS_IN_PATHS: Final = {"externalId", "jobId"}
 IDS_IN_QUERIES: Final = {"id", "cursor"}
 PLAIN: Final = {
     *("key", "dryRun", "entityType", "eventType", "stateKey", "status", "type"),
-    *("from", "to", "limit"),
+    *("from", "to", "limit", "action"),
 }
 """Parameters that name nothing of an operator's."""
 MAKING: Final = {"post_entity", "batch_entities"}
@@ -49,7 +49,7 @@ CANARY: Final = "canary-5f1e"
 SAME, OTHER = {"Idempotency-Key": "same-body"}, {"Idempotency-Key": "other-body"}
 VARYING: Final = re.compile(
     r"(ent|job|key)_[0-9a-f]{16}|eev_[0-9a-f]{32}|oh_live_[0-9a-f]{4}(…[0-9a-f]{4}|[0-9a-f]{60})"
-    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z|\b[0-9a-f]{64}\b"
 )
 
 

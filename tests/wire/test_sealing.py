@@ -184,7 +184,18 @@ def check_no_leak(answer: httpx2.Response, log: str) -> None:
     message = error_of(answer, 500, "INTERNAL_ERROR")
     assert message.startswith("Internal server error (request ")
     assert clear_of_personal_values(answer.content + log.encode())
-    assert "SealBroken" in log
+    [reported] = [json.loads(line) for line in log.splitlines() if '"seal_broken"' in line]
+    assert reported.keys() == {
+        *("event", "level", "timestamp", "operator_id", "entity_id", "data_key")
+    }
+    assert reported["level"] == "error"
+
+
+async def broken_seals(api: Api) -> int:
+    """What the metrics count."""
+    lines = (await api.get("/metrics")).text.splitlines()
+    [count] = [line.split()[1] for line in lines if line.startswith("opdata_broken_seals_total")]
+    return int(float(count))
 
 
 @pytest.mark.clause("W2")
@@ -196,8 +207,10 @@ async def test_a_sealed_record_that_was_tampered_with_does_not_open(
     for tamper in TAMPERED.values():
         change(api, "UPDATE entities SET sealed = ?", tamper(sealed))
         check_no_leak(await api.get("/entities/p"), "".join(capsys.readouterr()))
+    assert await broken_seals(api) == len(TAMPERED)
     change(api, "UPDATE entities SET sealed = ?", sealed)
     assert (await api.data("/entities/p"))["data"]["email"] == PERSONAL["email"]
+    assert await broken_seals(api) == len(TAMPERED)
 
 
 @pytest.mark.clause("W2", "W3")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from msgspec import UNSET
+from msgspec.structs import asdict
 
 from opdata.api.context import Call, convert, ok
+from opdata.audit import key_detail
 from opdata.clock import parse_ms
 from opdata.errors import Forbidden, InvalidInput, NotFound
 from opdata.keys import new_key
@@ -47,7 +49,9 @@ async def put_settings(call: Call) -> Reply:
         return ok(_settings_out(outcome.settings or OperatorSettings()))
 
     work = ChangeSettings(change.templateId, change.dataRetentionDays, change.retentionPolicy)
-    reply = await call.write(work, finish)
+    given = {name: value for name, value in asdict(change).items() if value is not UNSET}
+    audit = call.entry("settings.changed", detail=given) if given else None
+    reply = await call.write(work, finish, audit=audit)
     call.services.authenticator.forget(call.operator.operator_id)
     return reply
 
@@ -69,7 +73,11 @@ async def create_key(call: Call) -> Reply:
         scopes=scopes,
         expires_at_ms=_expiry(draft.expiresAt, call.now_ms),
     )
-    await call.store.create_key(key, made.key_hash)
+    await call.store.create_key(
+        key,
+        made.key_hash,
+        audit=call.entry("key.created", key.key_id, key_detail(key)),
+    )
     return ok(encode.created_key(key, made.key), 201)
 
 
@@ -81,7 +89,12 @@ async def list_keys(call: Call) -> Reply:
 async def relabel_key(call: Call) -> Reply:
     """Change a key's label."""
     change = convert(call.body, KeyChange)
-    key = await call.store.relabel_key(call.operator.operator_id, change.id, change.label)
+    key = await call.store.relabel_key(
+        call.operator.operator_id,
+        change.id,
+        change.label,
+        audit=call.entry("key.relabelled", change.id),
+    )
     return ok(encode.key(_found(key)))
 
 
@@ -91,7 +104,12 @@ async def revoke_key(call: Call) -> Reply:
     The last active one stays, and so does the last active one with the scope `admin`.
     """
     key_id = call.params(KeyParams).id
-    key = await call.store.revoke_key(call.operator.operator_id, key_id, call.now_ms)
+    key = await call.store.revoke_key(
+        call.operator.operator_id,
+        key_id,
+        call.now_ms,
+        audit=call.entry("key.revoked", key_id),
+    )
     call.services.authenticator.forget(call.operator.operator_id)
     return ok(encode.key(_found(key)))
 

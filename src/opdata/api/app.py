@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from opdata.api.admission import Lease
 from opdata.api.body import read_body
 from opdata.api.context import Call, Services
 from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
@@ -22,12 +24,14 @@ from opdata.api.ops import ops_routes
 from opdata.api.request_id import request_id
 from opdata.clock import now_ms
 from opdata.errors import (
+    Busy,
     Forbidden,
     InternalError,
     InvalidInput,
     MethodNotAllowed,
     NotFound,
     RateLimited,
+    RequestTimeout,
     Unavailable,
     WireError,
 )
@@ -35,7 +39,16 @@ from opdata.model import ApiKey, Operator, Quota
 from opdata.storage.base import Taken
 from opdata.storage.work import Reply
 
-_JSON: Final = (b"content-type", b"application/json")
+_EVERY_ANSWER: Final = (
+    (b"content-type", b"application/json"),
+    # A browser takes it for nothing else, and nobody on the way keeps what may be a person or a key.
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+)
+_STOPPED: Final = {
+    False: "The server is stopping; nothing was written. Try again later.",
+    True: "The server is stopping, and whether this was done is not known. Repeat it with its Idempotency-Key.",
+}
 
 _log = structlog.get_logger("opdata.api")
 
@@ -49,6 +62,8 @@ class App:
             redirect_slashes=False,
             default=_Unrouted(services),
         )
+        self.door = services.door
+        """What the connections share that bring requests here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request; paths are matched as they were sent, so an id may hold `%2F` (W9)."""
@@ -90,6 +105,8 @@ class _Unrouted:
 class _Exchange:
     """One request and its answer."""
 
+    _handling = False
+
     def __init__(self, services: Services, scope: Scope, name: str) -> None:
         self._services = services
         self._scope = scope
@@ -102,15 +119,21 @@ class _Exchange:
         self._answer_headers: Headers = []
 
     async def serve(self, endpoint: Endpoint, receive: Receive, send: Send) -> None:
-        """Authenticate, read, limit, handle and answer (W4)."""
+        """Authenticate, read, limit, wait for a turn, handle and answer (W4)."""
         try:
             reply = await self._handle(endpoint, receive)
         except WireError as error:
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and not isinstance(error, Busy):
                 self._log_cause(error)
+            if isinstance(error, RequestTimeout):
+                self._services.door.turned_away("body_timeout")
             await self.refuse(send, error)
         except ClientDisconnect:
             self._note(499)
+        except asyncio.CancelledError:
+            # The server stops and has waited as long as it would; the task ends with this answer.
+            self._services.door.turned_away("stopping")
+            await self.refuse(send, Unavailable(_STOPPED[self._handling]))
         except Exception:  # noqa: BLE001 - whatever it is, the client gets a 500 and the log the cause
             _log.exception("request_failed", request_id=self._request_id, endpoint=self._name)
             message = f"Internal server error (request {self._request_id})"
@@ -130,6 +153,9 @@ class _Exchange:
         """Answer an error."""
         reply, headers = error_reply(error)
         self._answer_headers += headers
+        if "expect" in self._headers:
+            # It may have been told so instead of to go on, and what it sends next is no body then.
+            self._answer_headers.append(("connection", "close"))
         await self._send(send, reply)
 
     async def _handle(self, endpoint: Endpoint, receive: Receive) -> Reply:
@@ -140,25 +166,47 @@ class _Exchange:
         self._key, self._operator = key, operator
         if key.scopes.isdisjoint(endpoint.scopes):
             raise Forbidden(endpoint.scopes)
+        lease = services.buffers.lease(operator.operator_id)
         try:
-            body = await read_body(self._headers, receive, services.settings.max_body_bytes)
+            body = await self._read(endpoint, operator, receive, lease)
+            await self._limit(endpoint, operator)
+            call = Call(
+                services=services,
+                key=key,
+                operator=operator,
+                method=endpoint.method,
+                path=_below_base(self._scope["path"]),
+                segments=_decoded(self._scope.get("path_params", {})),
+                query=self._scope["query_string"].decode("latin-1"),
+                headers=self._headers,
+                body=body,
+            )
+            weight = endpoint.weight(body)
+            await services.admission.enter(operator.operator_id, weight)
+            try:
+                self._handling = True
+                return await endpoint.handler(call)
+            finally:
+                services.admission.leave(operator.operator_id, weight)
+        finally:
+            lease.release()
+
+    async def _read(
+        self, endpoint: Endpoint, operator: Operator, receive: Receive, lease: Lease
+    ) -> bytes:
+        settings = self._services.settings
+        try:
+            return await read_body(
+                self._headers,
+                receive,
+                max_bytes=settings.max_body_bytes,
+                timeout_s=settings.receive_timeout_s,
+                lease=lease,
+            )
         except InvalidInput:
             # A broken compression shows while the body is read, and counts like any other bad body.
             await self._limit(endpoint, operator)
             raise
-        await self._limit(endpoint, operator)
-        call = Call(
-            services=services,
-            key=key,
-            operator=operator,
-            method=endpoint.method,
-            path=_below_base(self._scope["path"]),
-            segments=_decoded(self._scope.get("path_params", {})),
-            query=self._scope["query_string"].decode("latin-1"),
-            headers=self._headers,
-            body=body,
-        )
-        return await endpoint.handler(call)
 
     async def _limit(self, endpoint: Endpoint, operator: Operator) -> None:
         """Take a request from the operator's quota (W60) and say what is left of it (W61)."""
@@ -173,7 +221,7 @@ class _Exchange:
 
     async def _send(self, send: Send, reply: Reply) -> None:
         headers = [
-            _JSON,
+            *_EVERY_ANSWER,
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", self._request_id.encode()),
             *((name.encode(), value.encode()) for name, value in self._answer_headers),

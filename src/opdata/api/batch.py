@@ -20,7 +20,7 @@ async def batch_entities(call: Call) -> Reply:
     answer become durable together.
     """
     batch = decode.ENTITIES.batch(call.body, MAX_BATCH_ENTITIES, ndjson=call.is_ndjson)
-    checked = check_entities(batch, await call.template(), call.sealer)
+    checked = check_entities(batch, await call.template(), await call.sealer())
     job = JobDraft(new_job_id(), "batch_ingest_entities")
     return await _ingest(call, "entities", checked, job)
 
@@ -28,7 +28,7 @@ async def batch_entities(call: Call) -> Reply:
 async def batch_events(call: Call) -> Reply:
     """Append up to 5,000 events, each to an existing entity, in array order."""
     batch = decode.EVENTS.batch(call.body, MAX_BATCH_EVENTS, ndjson=call.is_ndjson)
-    checked = check_events(batch, await call.template(), call.sealer, call.now_ms)
+    checked = check_events(batch, await call.template(), await call.sealer(), call.now_ms)
     return await _ingest(call, "events", checked)
 
 
@@ -53,17 +53,16 @@ async def list_jobs(call: Call) -> Reply:
     params = call.params(JobsParams)
     found = await call.store.jobs(
         JobQuery(
-            limit=params.limit + 1,
+            limit=params.limit,
             operator_id=call.operator.operator_id,
             status=params.status,
             type=params.type,
             before=read_cursor(params.cursor, tuple[CursorInt, str]),
         )
     )
-    page = found[: params.limit]
-    more = len(found) > params.limit
-    cursor = make_cursor((page[-1].created_at_ms, page[-1].job_id)) if more else None
-    return ok({"items": [encode.job(one) for one in page], "nextCursor": cursor})
+    last = found.rows[-1] if found.more else None
+    cursor = make_cursor((last.created_at_ms, last.job_id)) if last else None
+    return ok({"items": [encode.job(one) for one in found.rows], "nextCursor": cursor})
 
 
 async def _ingest(call: Call, kind: str, checked: Checked, job: JobDraft | None = None) -> Reply:

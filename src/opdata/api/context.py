@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
@@ -12,13 +13,18 @@ import msgspec
 from msgspec import Struct
 from starlette.datastructures import Headers
 
+from opdata.api.admission import Admission, Buffers
 from opdata.api.auth import Authenticator
+from opdata.api.door import Door
 from opdata.api.metrics import Metrics
+from opdata.api.reveals import Reveals
+from opdata.audit import Action, Entry, key_actor
 from opdata.clock import now_ms, parse_ms
 from opdata.config import Settings
 from opdata.errors import InvalidInput, TemplateNotConfigured, Unauthorized
+from opdata.key_ring import KeyRing
 from opdata.model import ApiKey, Operator, OperatorSettings, Quota
-from opdata.pii import KeyRing, Sealer
+from opdata.pii import Sealer
 from opdata.storage.base import Store
 from opdata.storage.work import Claim, JobDraft, Outcome, Reply, Work, Write
 from opdata.templates import Template, find_template
@@ -33,6 +39,8 @@ CursorInt = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 """A number in a cursor, kept to what a store's integers hold."""
 
 _MAX_IDEMPOTENCY_KEY_CHARS = 255
+_QUOTED = re.compile(r" (['`])(.*)\1", re.DOTALL)
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Services(Struct, frozen=True):
@@ -44,6 +52,19 @@ class Services(Struct, frozen=True):
     authenticator: Authenticator
     metrics: Metrics
     quotas: Mapping[str, Quota]
+    door: Door
+    admission: Admission
+    buffers: Buffers
+    reveals: Reveals
+
+    async def show_load(self) -> None:
+        """Put what is under way into the metrics."""
+        self.metrics.under_way(
+            connections=self.door.connections,
+            executing=self.admission.executing,
+            queued=self.admission.queued,
+            buffered_bytes=self.buffers.used,
+        )
 
 
 class Call(Struct):
@@ -68,10 +89,9 @@ class Call(Struct):
         """The store."""
         return self.services.store
 
-    @property
-    def sealer(self) -> Sealer:
-        """The operator's sealer."""
-        return self.services.key_ring.sealer(self.operator)
+    async def sealer(self) -> Sealer:
+        """The operator's sealer, to be used at once."""
+        return await self.services.key_ring.sealer(self.operator.operator_id)
 
     @property
     def external_id(self) -> str:
@@ -128,12 +148,13 @@ class Call(Struct):
         *,
         job: JobDraft | None = None,
         dry_run: bool = False,
+        audit: Entry | None = None,
     ) -> Reply:
         """Hand work to the store under the request's Idempotency-Key, if it has one (W40).
 
         A dry run checks the key and does not use it up. Raises `InvalidInput` for a malformed one.
         """
-        claim = self._claim()
+        claim = await self._claim()
         return await self.store.write(
             Write(
                 self.operator.operator_id,
@@ -143,10 +164,17 @@ class Call(Struct):
                 claim=None if dry_run else claim,
                 job=job,
                 dry_run=dry_run,
+                audit=audit,
             )
         )
 
-    def _claim(self) -> Claim | None:
+    def entry(
+        self, action: Action, subject: str | None = None, detail: Mapping[str, object] | None = None
+    ) -> Entry:
+        """What this request has the audit log say of it (W54)."""
+        return Entry(action, key_actor(self.key.key_id), subject, detail or {}, self.now_ms)
+
+    async def _claim(self) -> Claim | None:
         key = self.headers.get("idempotency-key")
         if key is None:
             return None
@@ -161,7 +189,8 @@ class Call(Struct):
         if " " in key:
             message = "Idempotency-Key must not have spaces"
             raise InvalidInput(message)
-        return Claim(self.method, self.path, key, self.sealer.fingerprint(b"request", self.body))
+        sealer = await self.sealer()
+        return Claim(self.method, self.path, key, sealer.fingerprint(b"request", self.body))
 
 
 def convert(body: bytes, kind: type[T]) -> T:
@@ -188,7 +217,7 @@ def _text_param(name: str, text: str, kind: Any) -> Any:
     try:
         return msgspec.convert(text, kind)
     except msgspec.ValidationError as error:
-        message = f'Query parameters: Field "{name}": {error}'
+        message = f'Query parameters: Field "{name}": {_located(error)}'
         raise InvalidInput(message) from None
 
 
@@ -228,6 +257,12 @@ def read_cursor(cursor: str | None, kind: type[T]) -> T | None:
 
 
 def _located(error: msgspec.ValidationError) -> str:
-    """Msgspec's words with the member's name in ours: they hold types and limits, no values."""
+    """Msgspec's words with the member's name in ours: they hold types, limits and names, no values."""
     text, _, place = str(error).partition(" - at `$.")
+    text = _QUOTED.sub(_as_name, text)
     return f'Field "{place.rstrip("`")}": {text}' if place else text
+
+
+def _as_name(quoted: re.Match[str]) -> str:
+    # A member or a word that is not known may be one that was put there by mistake: a person's.
+    return quoted[0] if _NAME.fullmatch(quoted[2]) else ""

@@ -40,7 +40,7 @@ _POLICY: Final = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
-_PRIVATE: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_PRIVATE: Final = {"Referrer-Policy": "no-referrer"}
 
 HEADERS: Final[dict[str, str]] = {
     "Content-Security-Policy": "; ".join(f"{what} {source}" for what, source in _POLICY.items()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from opdata.api.admission import HEAVY
 from opdata.errors import WireError
 from opdata.model import RateCategory, Scope
 
@@ -18,6 +19,7 @@ Handler = Callable[["Call"], Awaitable["Reply"]]
 
 BASE_PATH = "/operator-data-api"
 BASE_ALIAS = "/functions/v1/operator-data-api"
+_LIGHT_BYTES = 16 * 1024
 
 
 class Endpoint(Struct, frozen=True):
@@ -50,3 +52,8 @@ class Endpoint(Struct, frozen=True):
     def name(self) -> str:
         """The handler's name: operationId, and the label of metrics and logs."""
         return self.handler.__name__
+
+    def weight(self, body: bytes) -> int:
+        """What a request with this body counts for while it executes."""
+        is_page = self.params is not None and "limit" in self.params.__struct_fields__
+        return HEAVY if is_page or len(body) > _LIGHT_BYTES else 1

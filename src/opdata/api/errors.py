@@ -9,6 +9,7 @@ from opdata.errors import (
     IdempotencyInFlight,
     MethodNotAllowed,
     RateLimited,
+    RequestTimeout,
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
@@ -26,6 +27,7 @@ STATUS: Final[dict[str, int]] = {
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
     "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TIMEOUT": 408,
     "CONFLICT": 409,
     "PAYLOAD_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
@@ -65,6 +67,8 @@ def _headers(error: WireError) -> Headers:
             return [("www-authenticate", "Bearer")]
         case MethodNotAllowed(allowed=allowed):
             return [("allow", ", ".join(allowed))]
+        case RequestTimeout():
+            return [("connection", "close")]  # what else is to come of it is not waited for
         case UnsupportedMediaType():
             return [("accept-encoding", ACCEPTED_ENCODINGS)]
         case RateLimited() | Unavailable() | IdempotencyInFlight():

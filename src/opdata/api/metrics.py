@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
 )
 from prometheus_client import multiprocess as shared
 
 from opdata.model import BatchResult
+from opdata.retention.progress import Report
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_UNDER_WAY = {
+    "connections": "Connections that are open.",
+    "executing": "Requests that are being executed.",
+    "queued": "Requests that wait for their turn.",
+    "buffered_bytes": "Bytes of request bodies that are held.",
+}
 
 
 class Metrics:
@@ -42,6 +51,36 @@ class Metrics:
             ("kind", "outcome"),
             registry=self._registry,
         )
+        self._broken_seals = Counter(
+            "opdata_broken_seals",
+            "Sealed records that were edited, truncated or moved, and did not open.",
+            registry=self._registry,
+        )
+
+        self._retention_rows = Counter(
+            "opdata_retention_rows",
+            "Rows that retention has archived, deleted, or deleted from the archive (expired).",
+            ("kind", "outcome"),
+            registry=self._registry,
+        )
+        self._retention_done = Gauge(
+            "opdata_retention_last_success_timestamp_seconds",
+            "When a run of retention was last done to its end.",
+            registry=self._registry,
+            multiprocess_mode="max",
+        )
+        self._refused = Counter(
+            "opdata_refused",
+            "Requests and connections turned away or given up, by reason.",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._under_way = {
+            name: Gauge(
+                f"opdata_{name}", meaning, registry=self._registry, multiprocess_mode="livesum"
+            )
+            for name, meaning in _UNDER_WAY.items()
+        }
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -54,10 +93,41 @@ class Metrics:
         if result.errors:
             self._items.labels(kind, "failed").inc(len(result.errors))
 
+    def refused(self, reason: str) -> None:
+        """Count what was turned away, or given up."""
+        self._refused.labels(reason).inc()
+
+    def under_way(self, **counts: int) -> None:
+        """Show what this worker has under way now: a number for each of `_UNDER_WAY`."""
+        for name, gauge in self._under_way.items():
+            gauge.set(counts[name])
+
+    def retention(self, report: Report, finished_at_ms: int | None) -> None:
+        """Count what a run has moved and deleted; note when one was done to its end."""
+        for outcome in ("archived", "deleted", "expired"):
+            for kind, rows in getattr(report, outcome).items():
+                self._retention_rows.labels(kind, outcome).inc(rows)
+        if finished_at_ms is not None:
+            self._retention_done.set(finished_at_ms / 1000)
+
+    def seal_broken(self) -> None:
+        """Count a sealed record that did not open."""
+        self._broken_seals.inc()
+
     def exposition(self) -> bytes:
         """All of it in Prometheus's text format."""
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            _forget_dead_workers(Path(folder))
             registry = CollectorRegistry()
             shared.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # untyped upstream
             return generate_latest(registry)
         return generate_latest(self._registry)
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """Nothing is under way in a worker that is no more; what it had counted stays counted."""
+    for path in folder.glob("gauge_live*_*.db"):
+        try:
+            os.kill(int(path.stem.rpartition("_")[2]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)

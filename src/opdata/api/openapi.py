@@ -30,7 +30,7 @@ _EVERYWHERE: Final[tuple[type[WireError], ...]] = (
     InternalError,
     Unavailable,
 )
-_BEFORE_THE_LIMITER: Final = frozenset({401, 403, 413, 415})
+_BEFORE_THE_LIMITER: Final = frozenset({401, 403, 408, 413, 415})
 _REPLAYABLE: Final = frozenset({400, 404, 409})
 _SECURITY: Final = "apiKey"
 
@@ -41,6 +41,7 @@ _TAGS: Final = {
     "Events": "What happened to an entity: appended, never changed.",
     "States": "The latest value under each state key of an entity.",
     "Settings": "Templates, and what this operator has chosen.",
+    "Audit": "Who did what with the operator's keys, settings and personal data, and when.",
     "Keys": "The operator's API keys.",
     "Operations": "For whoever runs the server. No key needed.",
 }

@@ -129,7 +129,7 @@ def _query_parameters(params: type[Struct]) -> Iterator[Json]:
         if {"type": "null"} in schema.get("anyOf", ()):
             # A query has no null: what may be null may be left out.
             [given] = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
-            schema = given
+            schema = given | {word: found[word] for word in ("description",) if word in found}
         if name in _TIMES:
             schema = schema | {"format": "date-time"}
         schema.setdefault("description", _QUERY_DESCRIPTIONS.get(name, name))

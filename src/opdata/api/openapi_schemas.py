@@ -151,6 +151,7 @@ _STRICTER: Final[dict[str, dict[str, Json]]] = {
             "description": "At least `hot_days`.",
         },
     },
+    "AuditEntryOut": {"detail": _OBJECT},
     "EntityOut": {"data": _OBJECT},
     "EventOut": {"data": _OBJECT},
     "StateAck": {"value": _VALUE},

@@ -41,6 +41,7 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
 
     async def readyz(_request: Request) -> Response:
         try:
+            services.door.require_open()
             await services.store.ping()
         except OpdataError as error:
             _log.warning("not_ready", reason=error.message)
@@ -48,6 +49,7 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
         return JSONResponse({"status": "ready"})
 
     async def metrics(_request: Request) -> Response:
+        await services.show_load()
         return Response(services.metrics.exposition(), media_type=CONTENT_TYPE)
 
     async def openapi_json(_request: Request) -> Response:
@@ -74,14 +76,15 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
 
 
 class _Operation(Route):
-    """A route whose every answer, 404 and 405 included, has a request id (W8)."""
+    """A route whose every answer, 404 and 405 included, has a request id (W8) and is taken for what it says it is."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         own_id = request_id(Headers(scope=scope).get("x-request-id")).encode()
 
         async def with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", own_id)]
+                own = [(b"x-request-id", own_id), (b"x-content-type-options", b"nosniff")]
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
         await super().handle(scope, receive, with_id)

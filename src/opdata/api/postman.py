@@ -18,7 +18,7 @@ from opdata.wire import encode
 FORMAT: Final = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
-_FOLDERS: Final = ("Settings", "Batch", "Jobs", "Events", "States", "Entities", "Keys")
+_FOLDERS: Final = ("Settings", "Batch", "Jobs", "Events", "States", "Entities", "Audit", "Keys")
 _METHODS: Final = ("post", "get", "put", "patch", "delete")
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 

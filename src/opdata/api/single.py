@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import structlog
+
 from opdata.api.context import Call, CursorInt, make_cursor, ok, read_cursor, time_param
 from opdata.api.errors import error_reply, item_reply
-from opdata.errors import Conflict, NotFound
+from opdata.errors import Conflict, NotFound, SealBroken
 from opdata.ids import format_event_id
 from opdata.ingest import Checked, check_entities, check_events, check_states
-from opdata.model import BatchResult, ItemError
+from opdata.model import KEY_ID_BYTES, BatchResult, Entity, ItemError, key_id_of
 from opdata.storage.reads import EventQuery
-from opdata.storage.work import AppendEvents, DeleteEntity, Outcome, Reply, UpsertEntities
+from opdata.storage.work import AppendEvents, DeleteEntity, Outcome, Reply
 from opdata.wire import decode, encode
 from opdata.wire.schema import (
     DeletedOut,
@@ -25,6 +27,8 @@ from opdata.wire.schema import (
     StateAck,
 )
 
+_log = structlog.get_logger("opdata.api")
+
 _NO_ENTITY = "Entity not found"
 _HELD = "The entity is under legal hold and cannot be erased"
 
@@ -32,27 +36,47 @@ _HELD = "The entity is under legal hold and cannot be erased"
 async def post_entity(call: Call) -> Reply:
     """Create an entity, or replace the one of that `externalId`."""
     batch = decode.ENTITIES.single(decode.json_object(call.body))
-    checked = check_entities(batch, await call.template(), call.sealer)
+    checked = check_entities(batch, await call.template(), await call.sealer())
 
     def accept(outcome: Outcome) -> Reply:
-        work, created = checked.work, outcome.created[0]
-        assert isinstance(work, UpsertEntities)
-        row = work.rows[0]
+        item, created = batch.items[0], outcome.created[0]
+        assert not isinstance(item, decode.Malformed), "it was accepted"
         action: Literal["created", "updated"] = "created" if created else "updated"
-        ack = EntityAck(outcome.entity_ids[0], row.external_id, row.entity_type, action)
+        ack = EntityAck(outcome.entity_ids[0], item.externalId, item.entityType, action)
         return ok(ack, 201 if created else 200)
 
     return await _ingest_one(call, "entities", checked, accept)
 
 
 async def get_entity(call: Call) -> Reply:
-    """An entity with its personal fields decrypted: the only endpoint that does so."""
+    """An entity with its personal fields decrypted: the only endpoint that does so.
+
+    That they are shown, and to which key, is in the audit log before they are; while it cannot be
+    written they are not shown (W54).
+    """
     found = await call.store.entity(call.operator.operator_id, call.external_id)
     if found is None:
         raise NotFound(_NO_ENTITY)
-    sealed = found.sealed
-    personal = None if sealed is None else call.sealer.open(found.external_id, sealed)
+    if found.sealed is None:
+        return ok(encode.entity(found))
+    personal = await _opened(call, found, found.sealed)
+    await call.services.reveals.record(call.operator.operator_id, call.key.key_id, found.entity_id)
     return ok(encode.entity(found, personal))
+
+
+async def _opened(call: Call, entity: Entity, sealed: bytes) -> bytes:
+    """The personal fields of an entity. One that was tampered with is reported, by our own id alone."""
+    try:
+        return (await call.sealer()).open(entity.external_id, sealed)
+    except SealBroken:
+        call.services.metrics.seal_broken()
+        _log.error(
+            "seal_broken",
+            operator_id=call.operator.operator_id,
+            entity_id=entity.entity_id,
+            data_key=key_id_of(sealed[1 : 1 + KEY_ID_BYTES]),
+        )
+        raise
 
 
 async def list_entities(call: Call) -> Reply:
@@ -62,11 +86,10 @@ async def list_entities(call: Call) -> Reply:
         call.operator.operator_id,
         entity_type=params.entityType,
         after=read_cursor(params.cursor, str),
-        limit=params.limit + 1,
+        limit=params.limit,
     )
-    page = found[: params.limit]
-    cursor = make_cursor(page[-1].external_id) if len(found) > params.limit else None
-    return ok(EntityPage([encode.entity(one) for one in page], cursor))
+    cursor = make_cursor(found.rows[-1].external_id) if found.more else None
+    return ok(EntityPage([encode.entity(one) for one in found.rows], cursor))
 
 
 async def delete_entity(call: Call) -> Reply:
@@ -79,14 +102,15 @@ async def delete_entity(call: Call) -> Reply:
             return error_reply(Conflict(_HELD))[0]
         return ok(DeletedOut(call.external_id))
 
-    return await call.write(DeleteEntity(call.external_id), finish)
+    audit = call.entry("entity.erased")
+    return await call.write(DeleteEntity(call.external_id), finish, audit=audit)
 
 
 async def post_event(call: Call) -> Reply:
     """Append an event to an entity. A replay answers 200 with `action` `duplicate`."""
     members = decode.json_object(call.body)
     batch = decode.EVENTS.single(members, externalId=call.external_id)
-    checked = check_events(batch, await call.template(), call.sealer, call.now_ms)
+    checked = check_events(batch, await call.template(), await call.sealer(), call.now_ms)
 
     def accept(outcome: Outcome) -> Reply:
         work = checked.work
@@ -109,7 +133,7 @@ async def list_events(call: Call) -> Reply:
         call.operator.operator_id,
         call.external_id,
         EventQuery(
-            limit=params.limit + 1,
+            limit=params.limit,
             event_type=params.eventType,
             from_ms=time_param("from", params.from_),
             to_ms=time_param("to", params.to),
@@ -118,10 +142,9 @@ async def list_events(call: Call) -> Reply:
     )
     if found is None:
         raise NotFound(_NO_ENTITY)
-    page = found[: params.limit]
-    more = len(found) > params.limit
-    cursor = make_cursor((page[-1].occurred_at_ms, page[-1].position)) if more else None
-    return ok(EventPage([encode.event(one) for one in page], cursor))
+    last = found.rows[-1] if found.more else None
+    cursor = make_cursor((last.occurred_at_ms, last.position)) if last else None
+    return ok(EventPage([encode.event(one) for one in found.rows], cursor))
 
 
 async def put_state(call: Call) -> Reply:

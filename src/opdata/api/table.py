@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from opdata.api import account, batch, listing, single
+from opdata.api import account, audit, batch, listing, single
 from opdata.api.endpoint import Endpoint
 from opdata.errors import (
     Conflict,
@@ -14,6 +14,7 @@ from opdata.errors import (
     InvalidInput,
     NotFound,
     PayloadTooLarge,
+    RequestTimeout,
     TemplateNotConfigured,
     UnsupportedMediaType,
     ValidationFailed,
@@ -34,7 +35,7 @@ _ADMIN: Final[tuple[Scope, ...]] = ("admin",)
 _SENT: Final[tuple[Scope, ...]] = ("read", "ingest")
 # What the server makes of data that is sent: whoever sends or reads any has to know it.
 _ANY: Final = SCOPES
-_BODY: Final = (InvalidInput, PayloadTooLarge, UnsupportedMediaType)
+_BODY: Final = (InvalidInput, RequestTimeout, PayloadTooLarge, UnsupportedMediaType)
 _WRITE: Final = (*_BODY, Conflict, IdempotencyKeyReused)
 _ITEM: Final = (*_WRITE, TemplateNotConfigured)
 _ENTITIES: Final = Annotated[
@@ -129,6 +130,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "PUT", "/settings", account.put_settings, "admin", _ADMIN, "Settings",
         "Change the settings", {200: schema.SettingsOut}, _WRITE,
         body=schema.SettingsChange, idempotent=True,
+    ),
+    Endpoint(
+        "GET", "/audit", audit.list_audit_log, "admin", _ADMIN, "Audit",
+        "List the audit log", {200: schema.AuditPage}, (InvalidInput,), params=schema.AuditParams,
     ),
     Endpoint(
         "POST", "/api-keys", account.create_key, "admin", _ADMIN, "Keys",

@@ -100,6 +100,12 @@ app.command(
     help="Back up, verify and restore an embedded database.",
 )
 app.command(
+    "opdata.cli.crypto:app",
+    group=_ADMIN,
+    name="crypto",
+    help="Show and rotate the keys that personal fields are sealed with.",
+)
+app.command(
     "opdata.cli.erase:erase",
     group=_ADMIN,
     help="""Erase an entity, or again those that a restored backup has brought back.
@@ -120,6 +126,18 @@ app.command(
     group=_ADMIN,
     name="holds",
     help="Place, list and lift legal holds, which keep entities from being erased.",
+)
+app.command(
+    "opdata.cli.audit:app",
+    group=_ADMIN,
+    name="audit",
+    help="List the audit log, and verify that it is what was recorded.",
+)
+app.command(
+    "opdata.cli.retention:app",
+    group=_ADMIN,
+    name="retention",
+    help="Preview and carry out retention, and check the archive files.",
 )
 app.command(
     "opdata.cli.copy:copy",

@@ -13,11 +13,11 @@ from opdata.cli.db import size_text
 from opdata.cli.exits import Exit
 from opdata.cli.findings import Finding, print_finding
 from opdata.cli.output import fail, note, print_json, say
-from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database
+from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, actor
 from opdata.clock import format_ms, now_ms
 from opdata.config import Settings, without_password
-from opdata.errors import ConfigError, MasterKeyMissing, OpdataError
-from opdata.pii import MASTER_KEY_FILE, load_key_ring
+from opdata.errors import ConfigError, MasterKeyMissing, OpdataError, StartupError
+from opdata.master_keys import MASTER_KEY_FILE, load_master_keys, require_right_keys
 from opdata.storage import is_embedded
 from opdata.storage.sqlite import path_of
 from opdata.storage.sqlite.backup import (
@@ -168,7 +168,11 @@ def restore(
     lines = read_ledger(ledger) if ledger else []
     done = asyncio.run(
         restore_backup(
-            backup, path, force=force, ledger=lines, busy_timeout_s=settings.busy_timeout_s
+            *(backup, path),
+            force=force,
+            ledger=lines,
+            actor=actor(),
+            busy_timeout_s=settings.busy_timeout_s,
         )
     )
     held, erased = done.replayed.held, done.replayed.erased
@@ -274,20 +278,22 @@ def _findings(found: Examination, settings: Settings) -> Iterator[Finding]:
 
 def _key_finding(found: Examination, settings: Settings) -> Finding:
     check = "master key"
-    if not found.key_checks:
+    if not found.sealed_with.checks:
         return Finding(check, "skipped", "Nothing was ever sealed in it")
     try:
-        ring = load_key_ring(Path(settings.data_dir), settings.master_key)
+        keys = load_master_keys(Path(settings.data_dir), settings.master_key)
     except MasterKeyMissing:
         message = "None at hand to try: name its --data-dir, or set OPDATA_MASTER_KEY"
         return Finding(check, "skipped", message)
     except (OpdataError, OSError) as error:
         return Finding(check, "failed", str(error), "Put the right key back; do not make a new one")
-    if found.key_checks.get(ring.key_id) != ring.check_value():
+    try:
+        require_right_keys(keys, found.sealed_with)
+    except StartupError as error:
         return Finding(
             check,
             "failed",
-            "The one at hand does not open this backup",
+            f"The one at hand does not open this backup: {error}",
             "Find the key it was sealed with; personal fields cannot be read without it",
         )
     return Finding(check, "ok", "The one at hand opens it")

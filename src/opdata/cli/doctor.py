@@ -24,8 +24,13 @@ from opdata.cli.serve import reachable
 from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened
 from opdata.config import Settings, load_settings
 from opdata.errors import DatabaseNotMigrated, DatabaseTooNew, OpdataError, StartupError
-from opdata.pii import MASTER_KEY_FILE, load_key_ring
-from opdata.storage import is_embedded
+from opdata.master_keys import (
+    MASTER_KEY_FILE,
+    SealedWith,
+    load_master_keys,
+    require_right_keys,
+)
+from opdata.storage import find_sealed_with, is_embedded
 from opdata.storage.base import Store
 from opdata.storage.sqlite import path_of
 from opdata.storage.sqlite.schema import MIN_SQLITE
@@ -154,7 +159,7 @@ async def _embedded(settings: Settings) -> AsyncIterator[Finding]:
     path = path_of(settings.database_url)
     if not path.exists():
         yield Finding("database", "skipped", f"{path} does not exist yet; opdata serve creates it")
-        yield _master_key(settings, known={})
+        yield _master_key(settings, SealedWith({}, frozenset()))
     else:
         remedies = _Remedies(
             problems="Stop the server, keep a copy of the file, and restore the last good backup",
@@ -189,7 +194,7 @@ async def _database(settings: Settings, remedies: _Remedies) -> AsyncIterator[Fi
 async def _inspection(
     settings: Settings, store: Store, remedies: _Remedies
 ) -> AsyncIterator[Finding]:
-    yield _master_key(settings, known=dict(await store.key_checks()))
+    yield _master_key(settings, await find_sealed_with(settings))
     report = await store.report()
     yield Finding("schema", "ok", f"The schema is up to date ({report.applied[-1]})")
     rows = ", ".join(f"{table} {count:,}" for table, count in report.rows.items())
@@ -218,7 +223,8 @@ class _Remedies(Struct, frozen=True):
         return self.refused if isinstance(error, StartupError) else self.unavailable
 
 
-def _master_key(settings: Settings, known: dict[int, bytes]) -> Finding:
+def _master_key(settings: Settings, sealed_with: SealedWith) -> Finding:
+    known = sealed_with.checks
     path = Path(settings.data_dir) / MASTER_KEY_FILE
     origin = "OPDATA_MASTER_KEY" if settings.master_key else str(path)
     if not settings.master_key and not path.exists():
@@ -233,16 +239,18 @@ def _master_key(settings: Settings, known: dict[int, bytes]) -> Finding:
             "Put the key file back from your backup, or set OPDATA_MASTER_KEY",
         )
     try:
-        ring = load_key_ring(Path(settings.data_dir), settings.master_key)
+        keys = load_master_keys(Path(settings.data_dir), settings.master_key)
     except (StartupError, OSError) as error:
         loose = not settings.master_key and stat.S_IMODE(path.stat().st_mode) & 0o077
         remedy = f"chmod 600 {path}" if loose else "Put the right key back; do not make a new one"
         return Finding("master key", "failed", str(error), remedy)
-    if known and known.get(ring.key_id) != ring.check_value():
+    try:
+        require_right_keys(keys, sealed_with)
+    except StartupError as error:
         return Finding(
             "master key",
             "failed",
-            f"The key in {origin} is not the one that this database was sealed with",
+            f"{origin}: {error}",
             "Put the right key back; personal fields cannot be read without it",
         )
     matches = "matches the database" if known else "is well-formed; nothing is sealed yet"

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from opdata import erasure
 from opdata.cli.exits import Exit, UnknownName
 from opdata.cli.output import fail, note, print_json, say
-from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, opened, operator_named
+from opdata.cli.stores import DEFAULT_DATABASE, AsJson, Database, actor, opened, operator_named
 from opdata.config import Settings
 from opdata.errors import ConfigError, Conflict
 
@@ -48,7 +48,7 @@ async def erase(
         erasure.check_reason(reason)
     async with opened(settings) as store:
         owner = await operator_named(store, operator)
-        result = await erasure.erase(store, owner, external_id, reason=reason)
+        result = await erasure.erase(store, owner, external_id, actor=actor(), reason=reason)
         if result == "erased":
             await store.sweep_erased()
     if result == "held":
@@ -70,7 +70,7 @@ async def _replay(settings: Settings, path: Path, *, as_json: bool) -> Exit:
     lines = erasure.read_ledger(path)
     async with opened(settings) as store:
         operators = await store.operators()
-        done = await erasure.replay(store, erasure.by_operator(lines, operators))
+        done = await erasure.replay(store, erasure.by_operator(lines, operators), actor=actor())
     names = {operator.name for operator in operators}
     elsewhere = sum(line.operator not in names for line in lines)
     if as_json:

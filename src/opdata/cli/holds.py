@@ -9,7 +9,15 @@ from cyclopts import App, Parameter
 
 from opdata.cli.exits import UnknownName
 from opdata.cli.output import note, print_json, print_table, say, short_time
-from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
+from opdata.cli.stores import (
+    DEFAULT_DATABASE,
+    FLAGS,
+    AsJson,
+    Database,
+    actor,
+    opened,
+    operator_named,
+)
 from opdata.clock import format_ms
 from opdata.erasure import lift_hold, place_hold
 from opdata.errors import ConfigError
@@ -47,7 +55,7 @@ async def place(
         raise ConfigError(message)
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator)
-        placed = await place_hold(store, owner, external_id, reason)
+        placed = await place_hold(store, owner, external_id, reason, actor=actor())
     if not placed:
         raise UnknownName(f"Operator {operator} has no entity {external_id!r}")
     if as_json:
@@ -111,7 +119,7 @@ async def lift(
     """Lift the legal hold of an entity: it can be erased again."""
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator)
-        lifted = await lift_hold(store, owner, external_id)
+        lifted = await lift_hold(store, owner, external_id, actor=actor())
     if not lifted:
         message = (
             f"{external_id!r} of operator {operator} is under no legal hold; "

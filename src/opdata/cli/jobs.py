@@ -47,7 +47,7 @@ async def list_(
         query = JobQuery(
             limit=limit, operator_id=owner.operator_id if owner else None, status=status, type=type_
         )
-        jobs = await store.jobs(query)
+        jobs = (await store.jobs(query)).rows
     if as_json:
         print_json([_record(job, names[job.operator_id]) for job in jobs])
         return

@@ -9,9 +9,18 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
+from opdata.audit import Entry, key_detail
 from opdata.cli.exits import Exit, UnknownName
 from opdata.cli.output import note, print_json, print_table, say, short_time
-from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
+from opdata.cli.stores import (
+    DEFAULT_DATABASE,
+    FLAGS,
+    AsJson,
+    Database,
+    actor,
+    opened,
+    operator_named,
+)
 from opdata.clock import format_ms, now_ms, parse_ms
 from opdata.errors import ConfigError, Conflict
 from opdata.keys import new_key
@@ -70,7 +79,11 @@ async def create(
             scopes=frozenset(scopes) or ALL_SCOPES,
             expires_at_ms=expires_at_ms,
         )
-        await store.create_key(key, made.key_hash)
+        await store.create_key(
+            key,
+            made.key_hash,
+            audit=Entry("key.created", actor(), key.key_id, key_detail(key)),
+        )
     if as_json:
         print_json({"id": made.key_id, "key": made.key, "label": label, "operator": operator})
         return
@@ -138,7 +151,13 @@ async def revoke(
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator)
         try:
-            key = await store.revoke_key(owner.operator_id, key_id, now_ms(), keep_last=not force)
+            key = await store.revoke_key(
+                owner.operator_id,
+                key_id,
+                now_ms(),
+                keep_last=not force,
+                audit=Entry("key.revoked", actor(), key_id, {"force": True} if force else {}),
+            )
         except Conflict as error:
             message = f"{error}, or say --force"
             raise Conflict(message) from None

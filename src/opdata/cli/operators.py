@@ -9,12 +9,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from opdata.audit import Entry
 from opdata.cli.output import note, print_json, print_table, say, short_time
 from opdata.cli.stores import (
     DEFAULT_DATABASE,
     FLAGS,
     AsJson,
     Database,
+    actor,
     database_flags,
     opened,
     operator_named,
@@ -48,7 +50,12 @@ async def create(
         raise ConfigError(message)
     settings = database.settings()
     async with opened(settings) as store:
-        operator = await store.create_operator(name, key_salt=os.urandom(32), now_ms=now_ms())
+        operator = await store.create_operator(
+            name,
+            key_salt=os.urandom(32),
+            now_ms=now_ms(),
+            audit=Entry("operator.created", actor()),
+        )
     if as_json:
         print_json(_record(operator))
         return
@@ -106,7 +113,9 @@ async def suspend(
         raise ConfigError(message)
     async with opened(database.settings()) as store:
         operator = await operator_named(store, name)
-        await store.suspend_operator(operator.operator_id, reason, now_ms())
+        await store.suspend_operator(
+            operator.operator_id, reason, now_ms(), audit=Entry("operator.suspended", actor())
+        )
         changed = await operator_named(store, name)
     if as_json:
         print_json(_record(changed))
@@ -127,7 +136,7 @@ async def resume(
     """Take a suspended operator's keys again; every server does so at the next request."""
     async with opened(database.settings()) as store:
         operator = await operator_named(store, name)
-        await store.resume_operator(operator.operator_id)
+        await store.resume_operator(operator.operator_id, audit=Entry("operator.resumed", actor()))
         changed = await operator_named(store, name)
     if as_json:
         print_json(_record(changed))
@@ -165,7 +174,8 @@ async def limits(
         own = operator.limits
         if clear or wanted:
             own = ({} if clear else operator.limits) | wanted
-            await store.set_limits(operator.operator_id, own)
+            entry = Entry("operator.limited", actor(), detail={"limits": _texts(own)})
+            await store.set_limits(operator.operator_id, own, audit=entry)
     effective = settings.quotas | own
     if as_json:
         print_json({"operator": name, "limits": _texts(own), "effective": _texts(effective)})

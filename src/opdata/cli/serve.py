@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 import sys
@@ -24,6 +25,8 @@ _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared wi
 def serve(**flags: object) -> None:
     """Run the server; a flag that was not given is None."""
     settings = load_settings(flags)
+    # Whatever a server makes is for its own user alone: counters and temporary files, too.
+    os.umask(0o077)
     from opdata import server  # noqa: PLC0415 - a wrong setting is told without waiting for all this
     from opdata.logs import configure_logging  # noqa: PLC0415
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,9 +40,9 @@ class Database:
         Parameter(help="Where the embedded database and the master key live."),
     ] = None
 
-    def settings(self) -> Settings:
-        """The settings of this process under these flags. Raises `ConfigError`."""
-        return load_settings(asdict(self))
+    def settings(self, **more: str | None) -> Settings:
+        """The settings of this process under these flags and `more`. Raises `ConfigError`."""
+        return load_settings({**asdict(self), **more})
 
 
 DEFAULT_DATABASE = Database()
@@ -63,6 +65,15 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def actor() -> str:
+    """Who runs this command, as the audit log has it: asked of the system, not of the environment."""
+    user_id = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(user_id).pw_name}"
+    except KeyError:  # a container may run as a user that its system does not know
+        return f"cli:{user_id}"
 
 
 async def operator_named(store: Store, name: str) -> Operator:

@@ -112,6 +112,10 @@ class MethodNotAllowed(Refused):
     """405: the path does not answer this method."""
 
 
+class RequestTimedOut(Refused, Unreachable):
+    """408: the server waited too long for the request, again and again. Nothing was done."""
+
+
 class Conflict(Refused):
     """409: an event's key belongs to another event (W42), or the last active key would be revoked."""
 
@@ -179,6 +183,7 @@ BY_CODE: Final[dict[str, type[Refused]]] = {
     "FORBIDDEN": Forbidden,
     "NOT_FOUND": NotFound,
     "METHOD_NOT_ALLOWED": MethodNotAllowed,
+    "REQUEST_TIMEOUT": RequestTimedOut,
     "CONFLICT": Conflict,
     "PAYLOAD_TOO_LARGE": TooLarge,
     "UNSUPPORTED_MEDIA_TYPE": UnsupportedMediaType,

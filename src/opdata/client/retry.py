@@ -14,6 +14,7 @@ from msgspec import Struct
 WaitReason = Literal["unreachable", "unavailable", "rate limited", "in flight"]
 
 _REASONS: dict[int, WaitReason] = {
+    408: "unavailable",
     429: "rate limited",
     500: "unavailable",
     502: "unavailable",

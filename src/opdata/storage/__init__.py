@@ -9,12 +9,14 @@ from typing import Final, Protocol, cast
 
 from opdata.config import Settings, without_password
 from opdata.errors import ConfigError
+from opdata.master_keys import SealedWith
 from opdata.storage.base import Store
 from opdata.storage.transfer import Source, Target
 
 __all__ = [
     "Store",
     "distribute_store",
+    "find_sealed_with",
     "is_embedded",
     "migrate_store",
     "open_configured",
@@ -35,6 +37,7 @@ class _StorePackage(Protocol):
         connections: int,
         migrate: bool,
     ) -> Store: ...
+    async def sealed_with(self, url: str, *, busy_timeout_s: float) -> SealedWith: ...
     async def migrate(self, url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]: ...
     async def distribute(self, url: str, *, busy_timeout_s: float) -> Sequence[str]: ...
     async def source(self, url: str, *, busy_timeout_s: float) -> Source: ...
@@ -82,6 +85,16 @@ async def open_configured(settings: Settings, *, migrate: bool) -> Store:
         statement_timeout_s=settings.statement_timeout_s,
         connections=settings.db_connections,
         migrate=migrate,
+    )
+
+
+async def find_sealed_with(settings: Settings) -> SealedWith:
+    """What the database that the settings name says of master keys, with nothing touched.
+
+    It may be of an older version, or not be there yet. Raises as `open_store` does.
+    """
+    return await _package_of(settings.database_url).sealed_with(
+        settings.database_url, busy_timeout_s=settings.busy_timeout_s
     )
 
 

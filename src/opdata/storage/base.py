@@ -15,6 +15,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from opdata.audit import Entry
 from opdata.model import (
     ApiKey,
     Entity,
@@ -28,11 +29,15 @@ from opdata.model import (
     Quota,
     State,
 )
+from opdata.storage.archive import Archive
+from opdata.storage.audit import AuditLog
+from opdata.storage.data_keys import DataKeys
 from opdata.storage.reads import (
     EventPosition,
     EventQuery,
     EventScan,
     JobQuery,
+    Page,
     ScanPage,
     StatePosition,
     StateScan,
@@ -73,7 +78,15 @@ class StoreReport(Struct, frozen=True):
 
 
 class Store(Protocol):
-    """A database of operators and their data. Opened by `opdata.storage.open_store`."""
+    """A database of operators and their data. Opened by `opdata.storage.open_store`.
+
+    A method that takes `audit` records that entry in the operator's chain, in the same transaction and
+    only if it has changed something.
+    """
+
+    archive: Archive
+    audit: AuditLog
+    data_keys: DataKeys
 
     async def close(self) -> None:
         """Finish acknowledged work and release the database. Later calls raise `Unavailable`."""
@@ -100,12 +113,12 @@ class Store(Protocol):
 
     async def entities(
         self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
-    ) -> Sequence[Entity]:
+    ) -> Page[Entity]:
         """Live entities by `external_id` in code point order, from the one after `after`. `sealed` is None."""
 
     async def events(
         self, operator_id: int, external_id: str, query: EventQuery
-    ) -> Sequence[Event] | None:
+    ) -> Page[Event] | None:
         """Events of a live entity, newest first; None when there is no such entity."""
 
     async def states(
@@ -142,13 +155,19 @@ class Store(Protocol):
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """The job of that id, if it is this operator's."""
 
-    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+    async def jobs(self, query: JobQuery) -> Page[Job]:
         """Jobs, newest first."""
 
     # -- tenancy -------------------------------------------------------------------------------
 
-    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
-        """Add an operator. Raises `Conflict` when the name is taken."""
+    async def create_operator(
+        self, name: str, key_salt: bytes, now_ms: int, *, audit: Entry | None = None
+    ) -> Operator:
+        """Add an operator, and its first data key. Raises `Conflict` when the name is taken.
+
+        That key is under the master key that other operators' newest are under; without any, under
+        the newest one whose check value is recorded.
+        """
 
     async def operators(self) -> Sequence[Operator]:
         """All operators, by id."""
@@ -156,19 +175,23 @@ class Store(Protocol):
     async def operator(self, operator_id: int) -> Operator | None:
         """The operator with its settings as they are now."""
 
-    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
+    async def set_limits(
+        self, operator_id: int, limits: Mapping[str, Quota], *, audit: Entry | None = None
+    ) -> None:
         """Replace the operator's own quotas."""
 
-    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
+    async def suspend_operator(
+        self, operator_id: int, reason: str | None, now_ms: int, *, audit: Entry | None = None
+    ) -> None:
         """Take the operator's keys no more; its data stays, and what is under way ends as usual.
 
         Suspending once more replaces the reason, if there is a new one, and not the time.
         """
 
-    async def resume_operator(self, operator_id: int) -> None:
+    async def resume_operator(self, operator_id: int, *, audit: Entry | None = None) -> None:
         """Take the operator's keys again; changes nothing for one that is not suspended."""
 
-    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
+    async def create_key(self, key: ApiKey, key_hash: bytes, *, audit: Entry | None = None) -> None:
         """Add a key; `key_hash` is the SHA-256 of the whole key."""
 
     async def keys(self, operator_id: int) -> Sequence[ApiKey]:
@@ -180,11 +203,19 @@ class Store(Protocol):
         Not taken are a revoked key, an expired one, and one of a suspended operator.
         """
 
-    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
+    async def relabel_key(
+        self, operator_id: int, key_id: str, label: str, *, audit: Entry | None = None
+    ) -> ApiKey | None:
         """Change a key's label; None when the operator has no such key."""
 
     async def revoke_key(
-        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
+        self,
+        operator_id: int,
+        key_id: str,
+        now_ms: int,
+        *,
+        keep_last: bool = True,
+        audit: Entry | None = None,
     ) -> ApiKey | None:
         """Revoke a key; None when the operator has no such key. Revoking twice changes nothing.
 

@@ -1,4 +1,4 @@
-"""Named queries: a `.sql` file read as `-- name: …` blocks, so that SQL stays SQL."""
+"""Named queries: `.sql` files read as `-- name: …` blocks, so that SQL stays SQL."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class Queries(dict[str, str]):
 
 
 def load_queries(package: str) -> Queries:
-    """Read `queries.sql` of a package."""
-    text = (files(package) / "queries.sql").read_text("utf-8")
+    """Read the `.sql` files of a package."""
+    found = sorted(entry.name for entry in files(package).iterdir() if entry.name.endswith(".sql"))
+    text = "\n".join((files(package) / name).read_text("utf-8") for name in found)
     return Queries(
         (block["name"], _COMMENT.sub("", block["text"]).strip().rstrip(";"))
         for block in _BLOCK.finditer(text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +15,20 @@ P = TypeVar("P")
 _FIRST_MS: Final = -(2**62)
 _LAST_MS: Final = 2**62
 _AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
+
+
+MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page ends with the row that takes it beyond: a thousand items may be a thousand times the largest body."""
+
+
+class Page(Struct, Generic[T], frozen=True):
+    """A part of a listing: not more rows than asked for, fewer at its end or where they are large.
+
+    `more` is False only after the last row.
+    """
+
+    rows: Sequence[T]
+    more: bool
 
 
 class EventQuery(Struct, frozen=True):
@@ -106,3 +120,50 @@ class JobQuery(Struct, frozen=True):
     def until(self) -> tuple[int, str]:
         """Time and id that all jobs asked for precede."""
         return self.before or (_LAST_MS, _AFTER_ANY_JOB)
+
+
+class AuditQuery(Struct, frozen=True):
+    """Entries of the audit log, newest first; `from_ms` inclusive, `to_ms` exclusive.
+
+    `before` is (at_ms, seq).
+    """
+
+    limit: int
+    action: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    before: tuple[int, int] | None = None
+
+    @property
+    def since_ms(self) -> int:
+        """The earliest time asked for."""
+        return _FIRST_MS if self.from_ms is None else self.from_ms
+
+    @property
+    def until(self) -> tuple[int, int]:
+        """Time and seq that all entries asked for precede."""
+        before = self.before or (_LAST_MS, 0)
+        # Exclusive: nothing at `to_ms` itself precedes seq 0 of that millisecond.
+        return before if self.to_ms is None else min(before, (self.to_ms, 0))
+
+
+def first_of(rows: Iterable[tuple[Any, ...]], limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """The first rows, `limit` of them or those that make `MAX_PAGE_BYTES`; whether there may be more.
+
+    Takes no more rows than it must to tell, so that rows that are read as they are taken are not held.
+    """
+    taken: list[tuple[Any, ...]] = []
+    room = MAX_PAGE_BYTES
+    for row in rows:
+        if len(taken) == limit or room < 0:
+            return taken, True
+        taken.append(row)
+        room -= sum(map(_size, row))
+    # Nothing may have come after a row that filled the page because nobody was to read it.
+    return taken, room < 0
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    return len(value) if isinstance(value, bytes) else 0

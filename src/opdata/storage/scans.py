@@ -24,32 +24,30 @@ P = TypeVar("P")
 
 
 def event_page(
-    rows: Sequence[ListedEvent], limit: int, walked_to: str | None
+    rows: Sequence[ListedEvent], walked_to: str | None, *, more: bool
 ) -> ScanPage[ListedEvent, EventPosition]:
-    """A page of rows, one more of which were asked for than it takes.
+    """A page of rows. With `more` there may be others of the entities that were walked.
 
     `walked_to` is the last entity that was walked, None when there is none beyond.
     """
     end = None if walked_to is None else (walked_to, *_AFTER_ANY_EVENT)
     return _page(
         rows,
-        limit,
         lambda row: (row.external_id, row.event.occurred_at_ms, row.event.position),
         end,
+        more=more,
     )
 
 
 def state_page(
-    rows: Sequence[ListedState], limit: int, walked_to: str | None
+    rows: Sequence[ListedState], walked_to: str | None, *, more: bool
 ) -> ScanPage[ListedState, StatePosition]:
     """As `event_page`."""
     end = None if walked_to is None else (walked_to, AFTER_ANY_NAME)
-    return _page(rows, limit, lambda row: (row.external_id, row.state.state_key), end)
+    return _page(rows, lambda row: (row.external_id, row.state.state_key), end, more=more)
 
 
 def _page(
-    rows: Sequence[T], limit: int, position_of: Callable[[T], P], end: P | None
+    rows: Sequence[T], position_of: Callable[[T], P], end: P | None, *, more: bool
 ) -> ScanPage[T, P]:
-    if len(rows) > limit:
-        return ScanPage(rows[:limit], position_of(rows[limit - 1]))
-    return ScanPage(rows, end)
+    return ScanPage(rows, position_of(rows[-1]) if more else end)

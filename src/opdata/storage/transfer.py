@@ -51,6 +51,13 @@ TABLES: Final = (
         ),
     ),
     Table(
+        "data_keys",
+        (
+            *("operator_id", "key_id", "master_key_id", "salt", "fingerprint_key"),
+            *("created_at_ms", "sealed_count", "retired_at_ms"),
+        ),
+    ),
+    Table(
         "entities",
         (
             *("operator_id", "external_id", "entity_no", "entity_id", "entity_type", "data"),
@@ -90,6 +97,21 @@ TABLES: Final = (
     ),
     Table("erasure_ledger", ("operator_id", "entity_id", "erased_at_ms", "reason")),
     Table("legal_holds", ("operator_id", "external_id", "reason", "placed_at_ms")),
+    Table(
+        "archive_files",
+        (
+            *("operator_id", "file_id", "kind", "path", "state", "row_count", "size_bytes"),
+            *("sha256", "oldest_ms", "newest_ms", "created_at_ms"),
+        ),
+    ),
+    Table(
+        "audit_log",
+        (
+            *("operator_id", "seq", "at_ms", "action", "actor", "subject"),
+            *("detail", "hash"),
+        ),
+        bulky=("detail",),
+    ),
     Table(
         "api_keys",
         (

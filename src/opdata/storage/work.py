@@ -6,13 +6,14 @@ callback (W49).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import astuple
 
+from opdata.audit import Entry
 from opdata.model import Erasure, ItemCode, JobType, OperatorSettings, RetentionPolicy
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
@@ -52,18 +53,19 @@ class JobDraft(Struct, frozen=True):
     type: JobType
 
 
-class EntityRow(Struct, frozen=True, gc=False):
-    """An entity to upsert. `entity_id` is used only if this starts a new entity (W26).
+class EntityColumns(Struct, frozen=True):
+    """Entities ready to be written: a column a member, all of one length.
 
-    `fingerprint` is a keyed hash of the whole plaintext item: a stored row with the same one is
-    left as it is, `updated_at` included.
+    `positions` says which of the names of an `UpsertEntities` each is, ascending. `entity_ids` are used for
+    those that start a new entity (W26). `data` is JSON text in UTF-8, masked; `sealed` its personal part,
+    None where there is none.
     """
 
-    entity_id: str
-    external_id: str
-    entity_type: str
-    data: str
-    fingerprint: bytes
+    positions: Sequence[int]
+    entity_ids: Sequence[str]
+    entity_types: Sequence[str]
+    data: Sequence[bytes]
+    sealed: Sequence[bytes | None]
 
 
 class EventColumns(Struct, frozen=True):
@@ -114,18 +116,19 @@ class StateRow(Struct, frozen=True, gc=False):
 
 
 class UpsertEntities(Struct, frozen=True):
-    """Upsert rows of distinct `external_id`, in any order.
+    """Upsert entities of these distinct `names`, which ascend in code point order.
 
-    `seal(positions)` returns the sealed part of those rows, None where a row has nothing personal.
-    The store calls it at most once a try for a row, with those it is about to write and no others.
+    `fingerprints` has a keyed hash of each whole plaintext item: a stored entity with the same one is left
+    as it is, `updated_at` included, and nothing more is asked about it.
 
-    Rows that are still to be made (`Pieces`) come in the order of `external_id`, and `names` has all
-    that could be among them, so that a store can look them up beforehand.
+    `make(positions)` returns the others, checked and sealed, without those that turned out to be no good: of
+    these nothing is written. The store calls it with those it is about to write, in any number of calls
+    that are for some, each position at most once a try.
     """
 
-    rows: Sequence[EntityRow]
-    seal: Callable[[Sequence[int]], Sequence[bytes | None]]
-    names: Collection[str] | None = None
+    names: Sequence[str]
+    fingerprints: Sequence[bytes]
+    make: Callable[[Sequence[int]], EntityColumns]
 
 
 class AppendEvents(Struct, frozen=True):
@@ -205,8 +208,8 @@ class Outcome(Struct):
     """What a write did, by position in its rows.
 
     `refused` maps a position to its code. `entity_ids` and `created` are filled for
-    `UpsertEntities` (one entry a row), `duplicates` for `AppendEvents` (positions), `settings` for
-    `ChangeSettings`.
+    `UpsertEntities` (one entry a name, without meaning for those that were not made), `entity_ids` for an erasure or a hold as well (that of its
+    entity), `duplicates` for `AppendEvents` (positions), `settings` for `ChangeSettings`.
     """
 
     refused: dict[int, ItemCode] = {}
@@ -235,3 +238,5 @@ class Write(Struct, frozen=True):
     claim: Claim | None = None
     job: JobDraft | None = None
     dry_run: bool = False
+    audit: Entry | None = None
+    """What goes into the audit log with it; see `storage.audit.entry_of`."""

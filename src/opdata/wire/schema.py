@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from opdata.audit import Action
 from opdata.model import (
     DEFAULT_PAGE_ITEMS,
     MAX_EXTERNAL_ID_CHARS,
@@ -52,7 +53,7 @@ class EntityItem(Struct, frozen=True, gc=False):
 
     entityType: str
     externalId: str
-    data: dict[str, Raw]
+    data: Raw
 
 
 class EventItem(Struct, frozen=True, gc=False):
@@ -124,6 +125,18 @@ class EventsParams(Struct, forbid_unknown_fields=True, rename={"from_": "from"})
     eventType: str | None = None
     from_: str | None = None
     to: str | None = None
+    limit: Limit = DEFAULT_PAGE_ITEMS
+    cursor: str | None = None
+
+
+class AuditParams(Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """Which entries of the audit log to list: `from` is inclusive, `to` is exclusive, both RFC 3339."""
+
+    action: Annotated[Action | None, Meta(description="Only entries of this action.")] = None
+    from_: Annotated[
+        str | None, Meta(description="Only entries recorded at this time or later.")
+    ] = None
+    to: Annotated[str | None, Meta(description="Only entries recorded before this time.")] = None
     limit: Limit = DEFAULT_PAGE_ITEMS
     cursor: str | None = None
 
@@ -400,6 +413,28 @@ class KeyOut(Struct):
     revokedAt: Timestamp | None
     scopes: list[Scope]
     expiresAt: Timestamp | None
+
+
+class AuditEntryOut(Struct):
+    """An entry of the audit log: who did what and when (W54).
+
+    `hash` covers the entry and the hash of the one before it, as docs/audit.md describes.
+    """
+
+    seq: int
+    at: Timestamp
+    action: str
+    actor: str
+    subject: str | None
+    detail: Raw
+    hash: str
+
+
+class AuditPage(Struct):
+    """A page of the audit log, newest first."""
+
+    items: list[AuditEntryOut]
+    nextCursor: str | None
 
 
 class EventDraft(Struct):

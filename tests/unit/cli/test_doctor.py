@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from opdata.cli import doctor
-from opdata.pii import MASTER_KEY_FILE
+from opdata.master_keys import MASTER_KEY_FILE
 from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
 from tests.unit.cli.conftest import Run, connected
 

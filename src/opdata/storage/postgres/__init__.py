@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from opdata.master_keys import SealedWith
 from opdata.storage.postgres import distribution, schema
 from opdata.storage.postgres.connection import UNHURRIED_S, ConnectionOptions, connected
 from opdata.storage.postgres.store import PostgresStore
 from opdata.storage.postgres.transfer import source, target
 
-__all__ = ["PostgresStore", "distribute", "migrate", "open_", "source", "target"]
+__all__ = ["PostgresStore", "distribute", "migrate", "open_", "sealed_with", "source", "target"]
 
 
 async def open_(
@@ -29,6 +30,13 @@ async def open_(
             await schema.migrate(connection)
         await schema.require_ready(connection)
     return await PostgresStore.open(options, connections=connections)
+
+
+async def sealed_with(url: str, *, busy_timeout_s: float) -> SealedWith:
+    """What the database says of master keys; see `schema.find_sealed_with`."""
+    options = ConnectionOptions(url, busy_timeout_s, UNHURRIED_S)
+    async with connected(options) as connection:
+        return await schema.find_sealed_with(connection)
 
 
 async def migrate(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:

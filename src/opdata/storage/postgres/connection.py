@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -201,12 +201,12 @@ def translated() -> Iterator[None]:
         raise
 
 
-def joined(names: list[str]) -> str:
+def joined(names: Sequence[str]) -> str:
     """A list as one text parameter; see `SEPARATOR`."""
     return SEPARATOR.join(names)
 
 
-def joined_names(names: list[str]) -> str:
+def joined_names(names: Sequence[str]) -> str:
     """Names to look up as one text parameter, less those that can be no entity's (W9)."""
     text = joined(names)
     if text.count(SEPARATOR) >= len(names) or "\0" in text:

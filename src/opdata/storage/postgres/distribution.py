@@ -14,6 +14,7 @@ COLUMN: Final = "operator_id"
 DISTRIBUTED: Final = (
     *("operators", "entities", "events", "event_keys", "states", "jobs"),
     *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
+    *("audit_log", "audit_locks", "data_keys", "archive_files", "retention_leases"),
 )
 """Split by operator; all of an operator's rows are on one node. The first decides where."""
 ON_EVERY_NODE: Final = ("api_keys",)

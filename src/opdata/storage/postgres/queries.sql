@@ -198,28 +198,50 @@ SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated
 FROM opdata.entities
 WHERE operator_id = $1 AND external_id = $2 AND tombstone_no = 0
 
+-- Listings end where they are large enough: 8388608 is MAX_PAGE_BYTES in storage/reads.py.
+
 -- name: entities
 -- A page in the order of the primary key.
-SELECT entity_id, external_id, entity_type, data, NULL::bytea, created_at_ms, updated_at_ms
-FROM opdata.entities
-WHERE operator_id = $1 AND external_id > $2 AND tombstone_no = 0
-    AND ($3::text IS NULL OR entity_type = $3)
-ORDER BY external_id LIMIT $4
+SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated_at_ms
+FROM (
+    SELECT *, sum(octet_length(data::text)) OVER (
+        ORDER BY external_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT entity_id, external_id, entity_type, data, NULL::bytea AS sealed, created_at_ms, updated_at_ms
+        FROM opdata.entities
+        WHERE operator_id = $1 AND external_id > $2 AND tombstone_no = 0
+            AND ($3::text IS NULL OR entity_type = $3)
+        ORDER BY external_id LIMIT $4
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY external_id
 
 -- name: events
 -- A page in the reverse order of the primary key; a row of nulls for an entity without any.
-SELECT v.event_id, v.event_type, v.data, v.occurred_at_ms, v.recorded_at_ms, v.event_no
-FROM opdata.entities AS e
-LEFT JOIN LATERAL (
-    SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
-    FROM opdata.events
-    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
-        AND occurred_at_ms >= $3 AND (occurred_at_ms, event_no) < ($4, $5)
-        AND ($6::text IS NULL OR event_type = $6)
-    ORDER BY occurred_at_ms DESC, event_no DESC LIMIT $7
-) AS v ON true
-WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
-ORDER BY v.occurred_at_ms DESC, v.event_no DESC
+SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+FROM (
+    SELECT *, sum(octet_length(data::text)) OVER (
+        ORDER BY occurred_at_ms DESC, event_no DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT v.event_id, v.event_type, v.data, v.occurred_at_ms, v.recorded_at_ms, v.event_no
+        FROM opdata.entities AS e
+        LEFT JOIN LATERAL (
+            SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+            FROM opdata.events
+            WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+                AND occurred_at_ms >= $3 AND (occurred_at_ms, event_no) < ($4, $5)
+                AND ($6::text IS NULL OR event_type = $6)
+            ORDER BY occurred_at_ms DESC, event_no DESC LIMIT $7
+        ) AS v ON true
+        WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
+        ORDER BY v.occurred_at_ms DESC, v.event_no DESC
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY occurred_at_ms DESC, event_no DESC
 
 -- name: states
 -- By key; a row of nulls for an entity without any.
@@ -239,49 +261,81 @@ ORDER BY external_id LIMIT 1 OFFSET $3 - 1
 
 -- name: rest_of_events
 -- What an entity has after one of its events, in the order of the primary key.
-SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
-    v.recorded_at_ms, v.event_no
-FROM opdata.entities AS e
-CROSS JOIN LATERAL (
-    SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
-    FROM opdata.events
-    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
-        AND (occurred_at_ms, event_no) > ($3, $4)
-        AND occurred_at_ms >= $5 AND occurred_at_ms < $6 AND ($7::text IS NULL OR event_type = $7)
-    ORDER BY occurred_at_ms, event_no LIMIT $8
-) AS v
-WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
-ORDER BY v.occurred_at_ms, v.event_no
+SELECT external_id, idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms,
+    event_no
+FROM (
+    SELECT *, sum(octet_length(data::text)) OVER (
+        ORDER BY occurred_at_ms, event_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+            v.recorded_at_ms, v.event_no
+        FROM opdata.entities AS e
+        CROSS JOIN LATERAL (
+            SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+            FROM opdata.events
+            WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+                AND (occurred_at_ms, event_no) > ($3, $4)
+                AND occurred_at_ms >= $5 AND occurred_at_ms < $6 AND ($7::text IS NULL OR event_type = $7)
+            ORDER BY occurred_at_ms, event_no LIMIT $8
+        ) AS v
+        WHERE e.operator_id = $1 AND e.external_id = $2 AND e.tombstone_no = 0
+        ORDER BY v.occurred_at_ms, v.event_no
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY occurred_at_ms, event_no
 
 -- name: all_events
 -- Events of the entities between two names, the second included. An entity at a time, so that nothing
 -- beyond the page is read.
-SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
-    v.recorded_at_ms, v.event_no
-FROM opdata.entities AS e
-CROSS JOIN LATERAL (
-    SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
-    FROM opdata.events
-    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
-        AND occurred_at_ms >= $4 AND occurred_at_ms < $5 AND ($6::text IS NULL OR event_type = $6)
-    ORDER BY occurred_at_ms, event_no LIMIT $7
-) AS v
-WHERE e.operator_id = $1 AND e.external_id > $2 AND e.external_id <= $3 AND e.tombstone_no = 0
-ORDER BY e.external_id, v.occurred_at_ms, v.event_no LIMIT $7
+SELECT external_id, idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms,
+    event_no
+FROM (
+    SELECT *, sum(octet_length(data::text)) OVER (
+        ORDER BY external_id, occurred_at_ms, event_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
+            v.recorded_at_ms, v.event_no
+        FROM opdata.entities AS e
+        CROSS JOIN LATERAL (
+            SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+            FROM opdata.events
+            WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+                AND occurred_at_ms >= $4 AND occurred_at_ms < $5 AND ($6::text IS NULL OR event_type = $6)
+            ORDER BY occurred_at_ms, event_no LIMIT $7
+        ) AS v
+        WHERE e.operator_id = $1 AND e.external_id > $2 AND e.external_id <= $3 AND e.tombstone_no = 0
+        ORDER BY e.external_id, v.occurred_at_ms, v.event_no LIMIT $7
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY external_id, occurred_at_ms, event_no
 
 -- name: all_states
 -- States of the entities from a name on to another one, after a key of the first.
-SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms
-FROM opdata.entities AS e
-CROSS JOIN LATERAL (
-    SELECT observed_at_ms, state_key, value, updated_at_ms
-    FROM opdata.states
-    WHERE operator_id = e.operator_id AND entity_no = e.entity_no
-        AND (e.external_id > $2 OR state_key > $3) AND ($5::text IS NULL OR state_key = $5)
-    ORDER BY state_key LIMIT $6
-) AS s
-WHERE e.operator_id = $1 AND e.external_id >= $2 AND e.external_id <= $4 AND e.tombstone_no = 0
-ORDER BY e.external_id, s.state_key LIMIT $6
+SELECT external_id, observed_at_ms, state_key, value, updated_at_ms
+FROM (
+    SELECT *, sum(octet_length(value::text)) OVER (
+        ORDER BY external_id, state_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms
+        FROM opdata.entities AS e
+        CROSS JOIN LATERAL (
+            SELECT observed_at_ms, state_key, value, updated_at_ms
+            FROM opdata.states
+            WHERE operator_id = e.operator_id AND entity_no = e.entity_no
+                AND (e.external_id > $2 OR state_key > $3) AND ($5::text IS NULL OR state_key = $5)
+            ORDER BY state_key LIMIT $6
+        ) AS s
+        WHERE e.operator_id = $1 AND e.external_id >= $2 AND e.external_id <= $4 AND e.tombstone_no = 0
+        ORDER BY e.external_id, s.state_key LIMIT $6
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY external_id, state_key
 
 -- name: ledger
 SELECT entity_id, erased_at_ms, reason FROM opdata.erasure_ledger
@@ -306,18 +360,38 @@ FROM opdata.jobs WHERE operator_id = $1 AND job_id = $2
 
 -- name: jobs
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
-FROM opdata.jobs
-WHERE operator_id = $1 AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR type = $3)
-    AND (created_at_ms, job_id) < ($4, $5)
-ORDER BY created_at_ms DESC, job_id DESC LIMIT $6
+FROM (
+    SELECT *, sum(octet_length(output::text)) OVER (
+        ORDER BY created_at_ms DESC, job_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+        FROM opdata.jobs
+        WHERE operator_id = $1 AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR type = $3)
+            AND (created_at_ms, job_id) < ($4, $5)
+        ORDER BY created_at_ms DESC, job_id DESC LIMIT $6
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY created_at_ms DESC, job_id DESC
 
 -- name: jobs_of_all
 -- Every operator's, for the command line.
 SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
-FROM opdata.jobs
-WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR type = $2)
-    AND (created_at_ms, job_id) < ($3, $4)
-ORDER BY created_at_ms DESC, job_id DESC LIMIT $5
+FROM (
+    SELECT *, sum(octet_length(output::text)) OVER (
+        ORDER BY created_at_ms DESC, job_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+        FROM opdata.jobs
+        WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR type = $2)
+            AND (created_at_ms, job_id) < ($3, $4)
+        ORDER BY created_at_ms DESC, job_id DESC LIMIT $5
+    ) AS found
+) AS page
+WHERE coalesce(bytes_before, 0) <= 8388608
+ORDER BY created_at_ms DESC, job_id DESC
 
 -- name: lock_operator_names
 -- Nothing is unique beyond its operator, so a new name is looked up and added under this lock.
@@ -357,7 +431,8 @@ UPDATE opdata.operators SET
 WHERE operator_id = $1
 
 -- name: resume_operator
-UPDATE opdata.operators SET suspended_at_ms = NULL, suspension_reason = NULL WHERE operator_id = $1
+UPDATE opdata.operators SET suspended_at_ms = NULL, suspension_reason = NULL
+WHERE operator_id = $1 AND suspended_at_ms IS NOT NULL
 
 -- name: create_key
 INSERT INTO opdata.api_keys (

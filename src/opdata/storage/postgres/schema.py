@@ -9,6 +9,7 @@ from typing import Final
 from opdata.clock import now_ms
 from opdata.config import without_password
 from opdata.errors import StartupError, Unavailable
+from opdata.master_keys import SealedWith
 from opdata.storage.base import StoreReport
 from opdata.storage.migrate import Migration, find_migrations, pending, refuse_pending
 from opdata.storage.postgres.connection import SQL, Connection
@@ -17,6 +18,7 @@ from opdata.storage.postgres.distribution import find_distribution
 TABLES: Final = (
     *("operators", "api_keys", "entities", "events", "event_keys", "states", "jobs"),
     *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
+    *("audit_log", "audit_locks", "data_keys", "archive_files", "retention_leases"),
 )
 """Those with an `operator_id`."""
 
@@ -116,6 +118,25 @@ async def require_ready(connection: Connection) -> None:
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         message = "The database is a standby and takes no writes"
         raise Unavailable(message)
+
+
+async def find_sealed_with(connection: Connection) -> SealedWith:
+    """What the database says of master keys, of this schema version or an older one.
+
+    Raises `DatabaseTooNew` and `StartupError`, see `pending`.
+    """
+    applied = await _applied(connection)
+    pending(known_migrations(), applied)
+    if not applied:
+        return SealedWith({}, frozenset())
+    rows = await connection.fetch("SELECT key_id, check_value FROM opdata.master_keys")
+    checks = {key_id: bytes(check) for key_id, check in rows}
+    if await connection.fetchval("SELECT to_regclass('opdata.data_keys') IS NULL"):
+        return SealedWith(checks, frozenset(checks))
+    needed = await connection.fetch(
+        "SELECT DISTINCT master_key_id FROM opdata.data_keys WHERE retired_at_ms IS NULL"
+    )
+    return SealedWith(checks, frozenset(key_id for (key_id,) in needed))
 
 
 async def inspect(connection: Connection, url: str) -> StoreReport:

@@ -9,14 +9,11 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 import asyncpg
-import msgspec
 import structlog
 from msgspec.structs import replace
 
-from opdata.errors import Conflict, OpdataError
-from opdata.keys import refuse_to_lock_out
+from opdata.errors import OpdataError
 from opdata.model import (
-    ApiKey,
     Entity,
     Erasure,
     Event,
@@ -24,43 +21,44 @@ from opdata.model import (
     LegalHold,
     ListedEvent,
     ListedState,
-    Operator,
     Quota,
     State,
 )
 from opdata.storage.base import StoreReport, Taken
 from opdata.storage.buckets import bucket_of, taken_of
+from opdata.storage.postgres.archive import PostgresArchive
+from opdata.storage.postgres.audit import PostgresAuditLog
 from opdata.storage.postgres.connection import (
     SQL,
     UNHURRIED_S,
     Connection,
     ConnectionOptions,
     connected,
-    joined,
 )
+from opdata.storage.postgres.data_keys import PostgresDataKeys
 from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
+from opdata.storage.postgres.tenancy import PostgresTenancy
 from opdata.storage.postgres.writes import perform
 from opdata.storage.reads import (
     EventPosition,
     EventQuery,
     EventScan,
     JobQuery,
+    Page,
     ScanPage,
     StatePosition,
     StateScan,
+    first_of,
 )
 from opdata.storage.records import (
     Row,
     entity_of,
     event_of,
     job_of,
-    key_of,
-    key_row,
     listed_event_of,
     listed_state_of,
-    operator_of,
     state_of,
 )
 from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
@@ -76,12 +74,15 @@ _MARKS_TTL_MS: Final = 3_600_000  # far longer than a commit goes unanswered
 _VACUUM_PAUSE_S: Final = 5.0
 
 
-class PostgresStore:
+class PostgresStore(PostgresTenancy):
     """A `Store` in one PostgreSQL database. Its methods are called from one event loop."""
 
     def __init__(self, options: ConnectionOptions, database: Database, limiter: Database) -> None:
+        super().__init__(database)
+        self.archive = PostgresArchive(database)
+        self.audit = PostgresAuditLog(database)
+        self.data_keys = PostgresDataKeys(database)
         self._options = options
-        self._database = database
         self._limiter = limiter
         self._numbers = EntityNumbers()
         self._vacuum: asyncio.Task[None] | None = None
@@ -139,14 +140,15 @@ class PostgresStore:
 
     async def entities(
         self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
-    ) -> Sequence[Entity]:
+    ) -> Page[Entity]:
         """See `Store.entities`."""
-        rows = await self._database.rows("entities", operator_id, after or "", entity_type, limit)
-        return [entity_of(tuple(row)) for row in rows]
+        values = (operator_id, after or "", entity_type, limit + 1)
+        rows, more = first_of(map(tuple, await self._database.rows("entities", *values)), limit)
+        return Page([entity_of(row) for row in rows], more)
 
     async def events(
         self, operator_id: int, external_id: str, query: EventQuery
-    ) -> Sequence[Event] | None:
+    ) -> Page[Event] | None:
         """See `Store.events`."""
         values = (
             operator_id,
@@ -154,10 +156,11 @@ class PostgresStore:
             query.since_ms,
             *query.until,
             query.event_type,
-            query.limit,
+            query.limit + 1,
         )
-        rows = await self._database.rows("events", *values)
-        return _below([tuple(row) for row in rows], event_of)
+        rows, more = first_of(map(tuple, await self._database.rows("events", *values)), query.limit)
+        events = _below(rows, event_of)
+        return None if events is None else Page(events, more)
 
     async def states(
         self, operator_id: int, external_id: str, state_key: str | None = None
@@ -180,11 +183,13 @@ class PostgresStore:
             rows = await connection.fetch(
                 SQL["rest_of_events"], operator_id, name, *place, *filters, wanted
             )
-            end = walked_to or AFTER_ANY_NAME
-            rows += await connection.fetch(
-                SQL["all_events"], operator_id, name, end, *filters, wanted - len(rows)
-            )
-        return event_page([listed_event_of(tuple(row)) for row in rows], scan.limit, walked_to)
+            if not first_of(map(tuple, rows), scan.limit)[1]:
+                end = walked_to or AFTER_ANY_NAME
+                rows += await connection.fetch(
+                    SQL["all_events"], operator_id, name, end, *filters, wanted
+                )
+        page, more = first_of(map(tuple, rows), scan.limit)
+        return event_page([listed_event_of(row) for row in page], walked_to, more=more)
 
     async def all_states(
         self, operator_id: int, scan: StateScan
@@ -198,7 +203,8 @@ class PostgresStore:
             end = walked_to or AFTER_ANY_NAME
             values = (operator_id, name, key, end, scan.state_key, scan.limit + 1)
             rows = await connection.fetch(SQL["all_states"], *values)
-        return state_page([listed_state_of(tuple(row)) for row in rows], scan.limit, walked_to)
+        page, more = first_of(map(tuple, rows), scan.limit)
+        return state_page([listed_state_of(row) for row in page], walked_to, more=more)
 
     async def erasures(
         self, operator_id: int, *, after: str | None, limit: int
@@ -224,106 +230,15 @@ class PostgresStore:
         row = await self._database.row("job", operator_id, job_id)
         return job_of(tuple(row)) if row else None
 
-    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+    async def jobs(self, query: JobQuery) -> Page[Job]:
         """See `Store.jobs`."""
-        values = (query.status, query.type, *query.until, query.limit)
+        values = (query.status, query.type, *query.until, query.limit + 1)
         if query.operator_id is None:
             rows = await self._database.rows("jobs_of_all", *values)
         else:
             rows = await self._database.rows("jobs", query.operator_id, *values)
-        return [job_of(tuple(row)) for row in rows]
-
-    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
-        """See `Store.create_operator`."""
-
-        async def work(transaction: Transaction) -> Operator:
-            connection = transaction.connection
-            await connection.execute(SQL["lock_operator_names"])
-            if await connection.fetchval(SQL["operator_named"], name) is not None:
-                message = f"There is an operator named {name!r} already"
-                raise Conflict(message)
-            operator_id = await connection.fetchval(SQL["last_operator"]) + 1
-            row = await connection.fetchrow(
-                SQL["create_operator"], operator_id, name, key_salt, now_ms
-            )
-            assert row is not None
-            return operator_of(tuple(row))
-
-        return await self._database.transaction(work)
-
-    async def operators(self) -> Sequence[Operator]:
-        """See `Store.operators`."""
-        return [operator_of(tuple(row)) for row in await self._database.rows("operators")]
-
-    async def operator(self, operator_id: int) -> Operator | None:
-        """See `Store.operator`."""
-        row = await self._database.row("operator", operator_id)
-        return operator_of(tuple(row)) if row else None
-
-    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
-        """See `Store.set_limits`."""
-        await self._database.run("set_limits", operator_id, msgspec.json.encode(limits).decode())
-
-    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
-        """See `Store.suspend_operator`."""
-        await self._database.run("suspend_operator", operator_id, now_ms, reason)
-
-    async def resume_operator(self, operator_id: int) -> None:
-        """See `Store.resume_operator`."""
-        await self._database.run("resume_operator", operator_id)
-
-    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
-        """See `Store.create_key`."""
-        await self._database.run("create_key", *key_row(key, key_hash))
-
-    async def keys(self, operator_id: int) -> Sequence[ApiKey]:
-        """See `Store.keys`."""
-        return [key_of(tuple(row)) for row in await self._database.rows("keys", operator_id)]
-
-    async def authenticate(self, key_hash: bytes, now_ms: int) -> tuple[ApiKey, Operator] | None:
-        """See `Store.authenticate`."""
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(SQL["authenticate"], key_hash, now_ms)
-            if row is None:
-                return None
-            key = key_of(tuple(row))
-            owner = await connection.fetchrow(SQL["operator"], key.operator_id)
-        operator = operator_of(tuple(owner)) if owner else None
-        return (key, operator) if operator and operator.suspension is None else None
-
-    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
-        """See `Store.relabel_key`."""
-        row = await self._database.row("relabel_key", operator_id, key_id, label)
-        return key_of(tuple(row)) if row else None
-
-    async def revoke_key(
-        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
-    ) -> ApiKey | None:
-        """See `Store.revoke_key`."""
-
-        async def work(transaction: Transaction) -> ApiKey | None:
-            connection = transaction.connection
-            locked = await connection.fetch(SQL["lock_keys"], operator_id)
-            keys = {key.key_id: key for key in (key_of(tuple(row)) for row in locked)}
-            found = keys.get(key_id)
-            if found is None or found.revoked_at_ms is not None:
-                return found
-            if keep_last:
-                refuse_to_lock_out(list(keys.values()), found, now_ms)
-            row = await connection.fetchrow(SQL["revoke_key"], operator_id, key_id, now_ms)
-            return key_of(tuple(row)) if row else None
-
-        return await self._database.transaction(work, operator_id=operator_id)
-
-    async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
-        """See `Store.touch_keys`."""
-        values = joined(list(used_at_ms)), joined([str(at_ms) for at_ms in used_at_ms.values()])
-
-        async def work(transaction: Transaction) -> None:
-            await transaction.connection.execute(SQL["touch_keys"], *values)
-
-        # Two processes may touch the same keys in different orders: the one that loses tries again.
-        await self._database.transaction(work)
+        page, more = first_of(map(tuple, rows), query.limit)
+        return Page([job_of(row) for row in page], more)
 
     async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
         """See `Store.take`."""

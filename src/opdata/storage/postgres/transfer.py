@@ -43,6 +43,7 @@ _LOCK: Final = 8025411762441020  # advisory, as in schema.py: held by whoever co
 _KEYS: Final = {
     "master_keys": ("key_id",),
     "operators": ("operator_id",),
+    "data_keys": ("key_id",),
     "entities": ("external_id", "tombstone_no"),
     "events": ("entity_no", "occurred_at_ms", "event_no"),
     "event_keys": ("idempotency_key",),
@@ -51,6 +52,8 @@ _KEYS: Final = {
     "idempotency_records": ("idempotency_key", "method", "path"),
     "erasure_ledger": ("entity_id",),
     "legal_holds": ("external_id",),
+    "archive_files": ("file_id",),
+    "audit_log": ("seq",),
     "api_keys": ("key_id",),
 }
 _OF_NO_OPERATOR: Final = ("master_keys", "operators")
@@ -59,7 +62,8 @@ _BYTES: Final = ("sealed", "body")
 # As writes take them, claim first and job last: nobody ends up waiting for the other crosswise.
 _LOCKED: Final = (
     *("idempotency_records", "entities", "legal_holds", "operators", "erasure_ledger"),
-    *("event_keys", "events", "states", "jobs", "api_keys", "master_keys"),
+    *("event_keys", "events", "states", "jobs", "api_keys", "master_keys", "audit_log"),
+    *("data_keys", "archive_files"),
 )
 
 # A row belongs to a page when the rows before it have left room.

@@ -7,10 +7,9 @@ and the transaction is done over.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -18,7 +17,8 @@ from msgspec import UNSET
 
 from opdata.errors import IdempotencyInFlight, IdempotencyKeyReused
 from opdata.model import Erasure
-from opdata.storage.pieces import Pieces, in_pieces
+from opdata.storage.audit import entry_of
+from opdata.storage.postgres.audit import append
 from opdata.storage.postgres.connection import SQL, joined, joined_names
 from opdata.storage.postgres.copying import (
     ENTITY_COLUMNS,
@@ -37,7 +37,7 @@ from opdata.storage.work import (
     ChangeSettings,
     Claim,
     DeleteEntity,
-    EntityRow,
+    EntityColumns,
     EventColumns,
     LiftHold,
     Outcome,
@@ -48,10 +48,9 @@ from opdata.storage.work import (
     Write,
 )
 
-T = TypeVar("T")
-
+_ENTITIES_A_PIECE: Final = 256
 _EVENTS_A_PIECE: Final = 1_280
-"""Events packed at a time: the server takes them in while the next are packed."""
+"""So many are packed at a time: the server takes them in while the next are made and packed."""
 
 
 async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Reply:
@@ -65,7 +64,8 @@ async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write
         reply = await _answered(transaction, write, write.claim)
         if reply is not None:
             return reply
-    reply = write.finish(await _work(transaction, numbers, write))
+    outcome = await _work(transaction, numbers, write)
+    reply = write.finish(outcome)
     if recording and write.job is not None:
         job = write.job
         await connection.execute(
@@ -77,6 +77,8 @@ async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write
             SQL["settle_claim"],
             *(write.operator_id, claim.key, claim.method, claim.path, kept.status, kept.body),
         )
+    if (entry := entry_of(write, outcome)) is not None:
+        await append(transaction, write.operator_id, entry)
     return reply
 
 
@@ -120,16 +122,12 @@ async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) 
 
 
 async def _upsert_entities(transaction: Transaction, write: Write, work: UpsertEntities) -> Outcome:
-    names = sorted({row.external_id for row in work.rows} if work.names is None else work.names)
-    live = transaction.connection.fetch(
-        SQL["find_live_entities"], write.operator_id, joined_names(names)
+    live = await transaction.connection.fetch(
+        SQL["find_live_entities"], write.operator_id, joined_names(work.names)
     )
-    stored = {
-        name: (entity_id, fingerprint)
-        for name, entity_id, fingerprint in await _while_making(work.rows, live)
-    }
+    stored = {name: (entity_id, fingerprint) for name, entity_id, fingerprint in live}
     upsert = _EntityUpsert(transaction, write, work, stored)
-    if transaction.attempt == 0 and len(stored) < len(names):
+    if transaction.attempt == 0 and len(stored) < len(work.names):
         await _copy_new(transaction, upsert.packed_new())
     else:
         upsert.keep_all()
@@ -138,11 +136,12 @@ async def _upsert_entities(transaction: Transaction, write: Write, work: UpsertE
 
 
 class _EntityUpsert:
-    """The rows of one upsert, compared with what is stored, sealed and written as they are made.
+    """The entities of one upsert that are not stored so already, made and written a piece at a time.
 
-    Rows that are new are packed for a COPY, half again as fast as an upsert; rows that replace others
-    are kept until it is done. Where a COPY has met a row that somebody else is making as well, all
-    are kept, and whatever is there by now is replaced.
+    Those that are new are packed for a COPY, half again as fast as an upsert; those that replace others
+    are kept until it is done. Where a COPY has met an entity that somebody else is making as well, all
+    are kept, and whatever is there by now is replaced. All of it goes by name: in that order every batch adds
+    what is new, so none waits for another crosswise.
     """
 
     def __init__(
@@ -155,98 +154,69 @@ class _EntityUpsert:
         self._transaction = transaction
         self._write = write
         self._work = work
-        self._stored = stored
-        self._ids: dict[int, str] = {}
-        self._new: set[int] = set()
-        self._kept: list[tuple[int, EntityRow, bytes | None]] = []
+        self._ids = [stored.get(name, ("", None))[0] for name in work.names]
+        self._new = [not entity_id for entity_id in self._ids]
+        self._changed = [
+            at
+            for at, (name, fingerprint) in enumerate(
+                zip(work.names, work.fingerprints, strict=True)
+            )
+            if stored.get(name, ("", None))[1] != fingerprint
+        ]
+        self._kept: EntityColumns | None = None
 
     def packed_new(self) -> Iterator[bytes]:
-        """The rows that are new, packed; the others that have changed are kept."""
-        first_number = self._transaction.first_number
-        for changed in self._changed():
-            new = [one for one in changed if one[0] in self._new]
-            self._kept += [one for one in changed if one[0] not in self._new]
-            numbered = ((first_number + at, row, sealed) for at, row, sealed in new)
-            yield pack_entities(self._write.operator_id, self._write.now_ms, numbered)
+        """The entities that are new, packed; the others that have changed are kept."""
+        new = [at for at in self._changed if self._new[at]]
+        for start in range(0, len(new), _ENTITIES_A_PIECE):
+            rows = self._made(new[start : start + _ENTITIES_A_PIECE])
+            yield pack_entities(
+                *(self._write.operator_id, self._write.now_ms, rows, self._work),
+                self._transaction.first_number,
+            )
+        self._keep([at for at in self._changed if not self._new[at]])
 
     def keep_all(self) -> None:
-        """Keep all rows that are new or have changed."""
-        for changed in self._changed():
-            self._kept += changed
+        """Keep all that are new or have changed."""
+        self._keep(self._changed)
 
     async def write_kept(self) -> None:
-        """Make or replace the rows that were kept."""
-        if not self._kept:
+        """Make or replace the entities that were kept."""
+        rows = self._kept
+        if rows is None or not rows.positions:
             return
-        rows = [row for _, row, _ in self._kept]
+        names = [self._work.names[at] for at in rows.positions]
         written = await self._transaction.connection.fetch(
             SQL["upsert_entities"],
             self._write.operator_id,
             self._write.now_ms,
-            joined([row.external_id for row in rows]),
-            joined([str(self._transaction.first_number + at) for at, _, _ in self._kept]),
-            joined([row.entity_id for row in rows]),
-            joined([row.entity_type for row in rows]),
-            joined([row.data for row in rows]),
-            joined([(sealed or b"").hex() for _, _, sealed in self._kept]),
-            joined([row.fingerprint.hex() for row in rows]),
+            joined(names),
+            joined([str(self._transaction.first_number + at) for at in rows.positions]),
+            joined(rows.entity_ids),
+            joined(rows.entity_types),
+            joined([data.decode() for data in rows.data]),
+            joined([(sealed or b"").hex() for sealed in rows.sealed]),
+            joined([self._work.fingerprints[at].hex() for at in rows.positions]),
         )
         id_of = dict(map(tuple, written))
-        for at, row, _ in self._kept:
-            self._ids[at] = id_of[row.external_id]
-            if self._ids[at] != row.entity_id:
-                self._new.discard(at)
+        for at, name, entity_id in zip(rows.positions, names, rows.entity_ids, strict=True):
+            self._ids[at] = id_of[name]
+            if self._ids[at] != entity_id:
+                self._new[at] = False
 
     def outcome(self) -> Outcome:
-        """The id of each row's entity, and whether it is new."""
-        positions = range(len(self._ids))
-        return Outcome(
-            entity_ids=[self._ids[at] for at in positions],
-            created=[at in self._new for at in positions],
-        )
+        """The id of each name's entity, and whether it is new."""
+        return Outcome(entity_ids=self._ids, created=self._new)
 
-    def _changed(self) -> Iterator[list[tuple[int, EntityRow, bytes | None]]]:
-        """Position, row and sealed part of those to write, in the order of their names.
+    def _keep(self, positions: Sequence[int]) -> None:
+        if positions:
+            self._kept = self._made(positions)
 
-        In that order every batch adds what is new, so none waits for another crosswise.
-        """
-        for piece in self._in_order():
-            changed: dict[int, EntityRow] = {}
-            for at, row in piece:
-                entity_id, fingerprint = self._stored.get(row.external_id, (None, None))
-                self._ids[at] = entity_id or row.entity_id
-                if entity_id is None:
-                    self._new.add(at)
-                if fingerprint != row.fingerprint:
-                    changed[at] = row
-            if changed:
-                positions = sorted(changed)
-                sealed = dict(zip(positions, self._work.seal(positions), strict=True))
-                yield [(at, row, sealed[at]) for at, row in changed.items()]
-
-    def _in_order(self) -> Iterator[Sequence[tuple[int, EntityRow]]]:
-        rows = self._work.rows
-        if not isinstance(rows, Pieces):
-            yield sorted(enumerate(rows), key=lambda numbered: numbered[1].external_id)
-            return
-        first = 0
-        for piece in rows.pieces():
-            yield list(enumerate(piece, first))
-            first += len(piece)
-
-
-async def _while_making(rows: Sequence[object], answer: Coroutine[Any, Any, T]) -> T:
-    """What the database answers; until it does, rows are made that are wanted next."""
-    asking = asyncio.create_task(answer)
-    try:
-        for _ in in_pieces(rows):
-            await asyncio.sleep(0)
-            if asking.done():
-                break
-    except BaseException:
-        await asyncio.wait([asking])  # one thing at a time on a connection
-        raise
-    return await asking
+    def _made(self, positions: Sequence[int]) -> EntityColumns:
+        rows = self._work.make(positions)
+        for at, entity_id in zip(rows.positions, rows.entity_ids, strict=True):
+            self._ids[at] = self._ids[at] or entity_id
+        return rows
 
 
 async def _copy_new(transaction: Transaction, pieces: Iterator[bytes]) -> None:
@@ -344,7 +314,8 @@ async def _delete_entity(transaction: Transaction, write: Write, work: DeleteEnt
     await connection.execute(SQL["bury_entity"], *name, write.now_ms)
     await connection.execute(SQL["count_erasure"], write.operator_id)
     erasure = Erasure(entity_id, write.now_ms, work.reason)
-    return await _adopt_erasures(transaction, write, AdoptErasures([erasure]))
+    await _adopt_erasures(transaction, write, AdoptErasures([erasure]))
+    return Outcome(entity_ids=[entity_id])
 
 
 async def _adopt_erasures(transaction: Transaction, write: Write, work: AdoptErasures) -> Outcome:
@@ -363,17 +334,23 @@ async def _adopt_erasures(transaction: Transaction, write: Write, work: AdoptEra
 
 async def _place_hold(transaction: Transaction, write: Write, work: PlaceHold) -> Outcome:
     name = (write.operator_id, findable(work.external_id))
-    if await transaction.connection.fetchval(SQL["lock_live_entity"], *name) is None:
+    entity_id = await transaction.connection.fetchval(SQL["lock_live_entity"], *name)
+    if entity_id is None:
         return Outcome(refused={0: "NOT_FOUND"})
+    # After retention's step that is under way; the next one sees the hold.
+    await transaction.connection.execute(SQL["lock_holds"], write.operator_id)
     await transaction.connection.execute(SQL["place_hold"], *name, work.reason, write.now_ms)
-    return Outcome()
+    return Outcome(entity_ids=[entity_id])
 
 
 async def _lift_hold(transaction: Transaction, write: Write, work: LiftHold) -> Outcome:
-    lifted = await transaction.connection.fetchval(
-        SQL["lift_hold"], write.operator_id, findable(work.external_id)
-    )
-    return Outcome(refused={0: "NOT_FOUND"}) if lifted is None else Outcome()
+    connection = transaction.connection
+    name = (write.operator_id, findable(work.external_id))
+    # The entity first, as an erasure and a hold lock it.
+    entity_id = await connection.fetchval(SQL["lock_live_entity"], *name)
+    if await connection.fetchval(SQL["lift_hold"], *name) is None:
+        return Outcome(refused={0: "NOT_FOUND"})
+    return Outcome(entity_ids=[] if entity_id is None else [entity_id])
 
 
 async def _change_settings(transaction: Transaction, write: Write, work: ChangeSettings) -> Outcome:

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from opdata.errors import ConfigError, StartupError
+from opdata.master_keys import SealedWith
 from opdata.storage.sqlite.connection import (
     connect,
     create_file,
@@ -17,12 +18,26 @@ from opdata.storage.sqlite.connection import (
     translated,
     wait_when_busy,
 )
-from opdata.storage.sqlite.schema import known_names, require_migrated, require_ours
+from opdata.storage.sqlite.schema import (
+    find_sealed_with,
+    known_names,
+    require_migrated,
+    require_ours,
+)
 from opdata.storage.sqlite.schema import migrate as apply_migrations
 from opdata.storage.sqlite.store import SqliteStore
 from opdata.storage.sqlite.transfer import source, target
 
-__all__ = ["SqliteStore", "distribute", "migrate", "open_", "path_of", "source", "target"]
+__all__ = [
+    "SqliteStore",
+    "distribute",
+    "migrate",
+    "open_",
+    "path_of",
+    "sealed_with",
+    "source",
+    "target",
+]
 
 
 async def open_(
@@ -37,6 +52,11 @@ async def open_(
     path = path_of(url)
     await asyncio.to_thread(_prepare, path, busy_timeout_s, migrate=migrate)
     return SqliteStore(path, busy_timeout_s=busy_timeout_s)
+
+
+async def sealed_with(url: str, *, busy_timeout_s: float) -> SealedWith:
+    """What the file says of master keys, if there is one; see `find_sealed_with`."""
+    return await asyncio.to_thread(_sealed_with, path_of(url), busy_timeout_s)
 
 
 async def migrate(url: str, *, busy_timeout_s: float, dry_run: bool) -> Sequence[str]:
@@ -65,6 +85,13 @@ def _prepare(path: Path, busy_timeout_s: float, *, migrate: bool) -> None:
         require_migrated(connection)
 
 
+def _sealed_with(path: Path, busy_timeout_s: float) -> SealedWith:
+    if not path.exists():
+        return SealedWith({}, frozenset())
+    with _looking(path, busy_timeout_s) as connection:
+        return find_sealed_with(connection)
+
+
 def _migrate(path: Path, busy_timeout_s: float, *, dry_run: bool) -> Sequence[str]:
     if dry_run and not path.exists():
         return known_names()
@@ -76,14 +103,31 @@ def _migrate(path: Path, busy_timeout_s: float, *, dry_run: bool) -> Sequence[st
 @contextmanager
 def _opened(path: Path, busy_timeout_s: float) -> Iterator[apsw.Connection]:
     """A connection for a moment, once the file is known to be ours. Raises `StartupError`."""
+    # Looked at before any pragma could write to it.
+    with _looking(path, busy_timeout_s):
+        pass
+    with _sound(path), closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
+        yield connection
+
+
+@contextmanager
+def _looking(path: Path, busy_timeout_s: float) -> Iterator[apsw.Connection]:
+    """A connection that cannot write, to a file that is ours. Raises `StartupError`."""
+    with (
+        _sound(path),
+        closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as look,
+    ):
+        wait_when_busy(look, busy_timeout_s)
+        require_ours(look)
+        yield look
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Raise `StartupError` for a file that turns out to be no database."""
     try:
         with translated():
-            # Looked at before any pragma could write to it.
-            with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as look:
-                wait_when_busy(look, busy_timeout_s)
-                require_ours(look)
-            with closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
-                yield connection
+            yield
     except (apsw.NotADBError, apsw.CorruptError) as error:
         message = f"{path} is not a SQLite database, or it is damaged; nothing was touched"
         raise StartupError(message) from error

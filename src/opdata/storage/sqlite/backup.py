@@ -25,9 +25,15 @@ from msgspec import Struct
 from opdata.clock import now_ms
 from opdata.errors import OpdataError, StartupError
 from opdata.files import flush
+from opdata.master_keys import SealedWith
 from opdata.storage.migrate import pending
-from opdata.storage.sqlite.connection import connect, translated
-from opdata.storage.sqlite.schema import applied_names, known_migrations, require_ours
+from opdata.storage.sqlite.connection import connect, distrust, translated
+from opdata.storage.sqlite.schema import (
+    applied_names,
+    find_sealed_with,
+    known_migrations,
+    require_ours,
+)
 from opdata.storage.transfer import PAGE_ROWS, Checksum
 
 RECORD_TABLE: Final = "backup_record"
@@ -62,14 +68,13 @@ class BackupRecord(Struct, frozen=True, rename="camel"):
 class Examination(Struct, frozen=True):
     """What was found in a backup. `problems` is empty when it is what was made.
 
-    `pending` are the migrations that a restore applies, `key_checks` the check values of the master
-    keys it was sealed with.
+    `pending` are the migrations that a restore applies.
     """
 
     record: BackupRecord | None
     size_bytes: int
     pending: Sequence[str]
-    key_checks: Mapping[int, bytes]
+    sealed_with: SealedWith
     problems: Sequence[str]
 
 
@@ -200,7 +205,7 @@ def _examined(connection: apsw.Connection, backup: Path) -> Examination:
         record=record,
         size_bytes=backup.stat().st_size,
         pending=[migration.name for migration in todo],
-        key_checks=dict(connection.execute("SELECT key_id, check_value FROM master_keys")),
+        sealed_with=find_sealed_with(connection),
         problems=problems,
     )
 
@@ -245,7 +250,9 @@ def _tables(connection: apsw.Connection) -> Sequence[str]:
 
 
 def _read_only(path: Path) -> apsw.Connection:
-    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    distrust(connection)
+    return connection
 
 
 @contextmanager

@@ -85,9 +85,21 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> ap
     connection.pragma("temp_store", "MEMORY")
     connection.pragma("cache_size", -_CACHE_KIB)
     connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
+    distrust(connection)
     if read_only:
         connection.pragma("query_only", 1)
     return connection
+
+
+def distrust(connection: apsw.Connection) -> None:
+    """Take nothing that stands in the file for well-meant: it may have been made by somebody else.
+
+    Triggers, views and defaults of its schema call no function that can do harm, no statement writes to
+    the schema or the pages behind SQLite's back, and a page is checked before its cells are read.
+    """
+    connection.pragma("trusted_schema", 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.pragma("cell_size_check", 1)
 
 
 def use_log(connection: apsw.Connection, timeout_s: float) -> None:

@@ -233,7 +233,8 @@ UPDATE operators SET
 WHERE operator_id = ?1
 
 -- name: resume_operator
-UPDATE operators SET suspended_at_ms = NULL, suspension_reason = NULL WHERE operator_id = ?1
+UPDATE operators SET suspended_at_ms = NULL, suspension_reason = NULL
+WHERE operator_id = ?1 AND suspended_at_ms IS NOT NULL
 
 -- name: create_key
 INSERT INTO api_keys (

@@ -10,6 +10,7 @@ import apsw
 
 from opdata.clock import now_ms
 from opdata.errors import StartupError
+from opdata.master_keys import SealedWith
 from opdata.storage.base import StoreReport
 from opdata.storage.migrate import Migration, find_migrations, pending, refuse_pending
 
@@ -49,6 +50,24 @@ def migrate(connection: apsw.Connection, *, dry_run: bool = False) -> Sequence[s
 def require_migrated(connection: apsw.Connection) -> None:
     """Raise `DatabaseNotMigrated` or `DatabaseTooNew` unless the schema is this code's."""
     refuse_pending(pending(known_migrations(), applied_names(connection)))
+
+
+def find_sealed_with(connection: apsw.Connection) -> SealedWith:
+    """What the database says of master keys, of this schema version or an older one.
+
+    Raises `DatabaseTooNew` and `StartupError`, see `pending`.
+    """
+    pending(known_migrations(), applied_names(connection))
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    if "master_keys" not in tables:
+        return SealedWith({}, frozenset())
+    checks = dict(connection.execute("SELECT key_id, check_value FROM master_keys"))
+    if "data_keys" not in tables:
+        return SealedWith(checks, frozenset(checks))
+    needed = connection.execute(
+        "SELECT DISTINCT master_key_id FROM data_keys WHERE retired_at_ms IS NULL"
+    )
+    return SealedWith(checks, frozenset(key_id for (key_id,) in needed))
 
 
 def inspect(connection: apsw.Connection, path: Path) -> StoreReport:

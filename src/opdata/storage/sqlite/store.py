@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import apsw
-import msgspec
 
-from opdata.errors import Conflict, Unavailable
-from opdata.keys import refuse_to_lock_out
+from opdata.errors import Unavailable
 from opdata.model import (
-    ApiKey,
     Entity,
     Erasure,
     Event,
@@ -23,7 +18,6 @@ from opdata.model import (
     LegalHold,
     ListedEvent,
     ListedState,
-    Operator,
     Quota,
     State,
 )
@@ -33,54 +27,47 @@ from opdata.storage.reads import (
     EventQuery,
     EventScan,
     JobQuery,
+    Page,
     ScanPage,
     StatePosition,
     StateScan,
+    first_of,
 )
 from opdata.storage.records import (
-    Row,
     entity_of,
     event_of,
     job_of,
-    key_of,
-    key_row,
     listed_event_of,
     listed_state_of,
-    operator_of,
     state_of,
 )
 from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
-from opdata.storage.sqlite.connection import (
-    SQL,
-    connect,
-    file_of,
-    one_row,
-    scalar,
-    the_row,
-    translated,
-)
+from opdata.storage.sqlite.archive import SqliteArchive
+from opdata.storage.sqlite.audit import SqliteAuditLog
+from opdata.storage.sqlite.connection import SQL, file_of, scalar
+from opdata.storage.sqlite.data_keys import SqliteDataKeys
+from opdata.storage.sqlite.database import Database
 from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
-from opdata.storage.sqlite.writer import Undo, Writer
+from opdata.storage.sqlite.tenancy import SqliteTenancy
+from opdata.storage.sqlite.writer import Undo
 from opdata.storage.sqlite.writes import perform
-from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, UpsertEntities, Write
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
 
-T = TypeVar("T")
-
-_READERS: Final = 4
 _PURGE_STEP: Final = 1_000
 
 
-class SqliteStore:
+class SqliteStore(SqliteTenancy):
     """A `Store` in one SQLite file. Its methods are called from one event loop."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        database = Database(path, busy_timeout_s=busy_timeout_s)
+        super().__init__(database)
+        self.archive = SqliteArchive(database)
+        self.audit = SqliteAuditLog(database)
+        self.data_keys = SqliteDataKeys(database)
         self._path = path
         self._file = file_of(path)
-        self._busy_timeout_s = busy_timeout_s
-        self._writer = Writer(lambda: connect(path, busy_timeout_s=busy_timeout_s), busy_timeout_s)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="sqlite-reader")
-        self._reader = threading.local()
         self._limiter = Limiter(path.with_name(path.name + "-limits"))
         self._closed = False
 
@@ -88,8 +75,7 @@ class SqliteStore:
         """See `Store.close`."""
         if not self._closed:
             self._closed = True
-            await self._writer.close()
-            await asyncio.to_thread(self._readers.shutdown)
+            await self._database.close()
             self._limiter.close()
 
     async def ping(self) -> None:
@@ -102,46 +88,44 @@ class SqliteStore:
                 message = f"The database is no longer at {self._path}"
                 raise Unavailable(message)
 
-        await self._read(look)
+        await self._database.read(look)
 
     async def report(self) -> StoreReport:
         """See `Store.report`."""
-        return await self._read(lambda connection: inspect(connection, self._path))
+        return await self._database.read(lambda connection: inspect(connection, self._path))
 
     async def write(self, write: Write) -> Reply:
         """See `Store.write`."""
-        if isinstance(write.work, UpsertEntities):
-            # Made here and now, and not while the one writer holds its lock.
-            len(write.work.rows)
 
         def task(connection: apsw.Connection) -> Reply:
-            reply = perform(connection, self._writer.numbers, write)
+            reply = perform(connection, self._database.writer.numbers, write)
             if write.dry_run:
                 raise Undo(reply)
             if isinstance(write.work, DeleteEntity):
-                self._writer.truncate_log()
+                self._database.writer.truncate_log()
             return reply
 
-        return await self._writer.run(task)
+        return await self._database.write(task)
 
     async def entity(self, operator_id: int, external_id: str) -> Entity | None:
         """See `Store.entity`."""
-        row = await self._row("entity", operator_id, external_id)
+        row = await self._database.row("entity", operator_id, external_id)
         return entity_of(row) if row else None
 
     async def entities(
         self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
-    ) -> Sequence[Entity]:
+    ) -> Page[Entity]:
         """See `Store.entities`."""
-        rows = await self._rows("entities", operator_id, after or "", entity_type, limit)
-        return [entity_of(row) for row in rows]
+        values = (operator_id, after or "", entity_type)
+        rows, more = await self._database.first_rows("entities", *values, limit=limit)
+        return Page([entity_of(row) for row in rows], more)
 
     async def events(
         self, operator_id: int, external_id: str, query: EventQuery
-    ) -> Sequence[Event] | None:
+    ) -> Page[Event] | None:
         """See `Store.events`."""
 
-        def read(connection: apsw.Connection) -> Sequence[Event] | None:
+        def read(connection: apsw.Connection) -> Page[Event] | None:
             number = scalar(connection, "entity_number", operator_id, external_id)
             if number is None:
                 return None
@@ -151,11 +135,12 @@ class SqliteStore:
                 query.since_ms,
                 *query.until,
                 query.event_type,
-                query.limit,
+                query.limit + 1,
             )
-            return [event_of(row) for row in connection.execute(SQL["events"], values)]
+            rows, more = first_of(connection.execute(SQL["events"], values), query.limit)
+            return Page([event_of(row) for row in rows], more)
 
-        return await self._read(read)
+        return await self._database.read(read)
 
     async def states(
         self, operator_id: int, external_id: str, state_key: str | None = None
@@ -169,7 +154,7 @@ class SqliteStore:
             values = (operator_id, number, state_key)
             return [state_of(row) for row in connection.execute(SQL["states"], values)]
 
-        return await self._read(read)
+        return await self._database.read(read)
 
     async def all_events(
         self, operator_id: int, scan: EventScan
@@ -180,17 +165,19 @@ class SqliteStore:
             name, *place = scan.position
             walked_to = scalar(connection, "walk_end", operator_id, name, WALKED_ENTITIES)
             filters = (scan.since_ms, scan.until_ms, scan.event_type)
-            wanted = scan.limit + 1
-            rows = connection.execute(
-                SQL["rest_of_events"], (operator_id, name, *place, *filters, wanted)
-            ).fetchall()
-            end = walked_to or AFTER_ANY_NAME
-            rows += connection.execute(
-                SQL["all_events"], (operator_id, name, end, *filters, wanted - len(rows))
+            end, wanted = walked_to or AFTER_ANY_NAME, scan.limit + 1
+            rest = (operator_id, name, *place, *filters, wanted)
+            others = (operator_id, name, end, *filters, wanted)
+            rows, more = first_of(
+                chain.from_iterable(
+                    connection.execute(SQL[query], values)
+                    for query, values in (("rest_of_events", rest), ("all_events", others))
+                ),
+                scan.limit,
             )
-            return event_page([listed_event_of(row) for row in rows], scan.limit, walked_to)
+            return event_page([listed_event_of(row) for row in rows], walked_to, more=more)
 
-        return await self._read(read)
+        return await self._database.read(read)
 
     async def all_states(
         self, operator_id: int, scan: StateScan
@@ -202,125 +189,41 @@ class SqliteStore:
             walked_to = scalar(connection, "walk_end", operator_id, name, WALKED_ENTITIES)
             end = walked_to or AFTER_ANY_NAME
             values = (operator_id, name, key, end, scan.state_key, scan.limit + 1)
-            rows = [listed_state_of(row) for row in connection.execute(SQL["all_states"], values)]
-            return state_page(rows, scan.limit, walked_to)
+            rows, more = first_of(connection.execute(SQL["all_states"], values), scan.limit)
+            return state_page([listed_state_of(row) for row in rows], walked_to, more=more)
 
-        return await self._read(read)
+        return await self._database.read(read)
 
     async def erasures(
         self, operator_id: int, *, after: str | None, limit: int
     ) -> Sequence[Erasure]:
         """See `Store.erasures`."""
         return [
-            Erasure(*row) for row in await self._rows("ledger", operator_id, after or "", limit)
+            Erasure(*row)
+            for row in await self._database.rows("ledger", operator_id, after or "", limit)
         ]
 
     async def returned(
         self, operator_id: int, *, after: str | None, limit: int
     ) -> Sequence[tuple[str, str]]:
         """See `Store.returned`."""
-        rows = await self._rows("returned", operator_id, after or "", limit)
+        rows = await self._database.rows("returned", operator_id, after or "", limit)
         return [(name, entity_id) for name, entity_id in rows]
 
     async def holds(self, operator_id: int) -> Sequence[LegalHold]:
         """See `Store.holds`."""
-        return [LegalHold(*row) for row in await self._rows("holds", operator_id)]
+        return [LegalHold(*row) for row in await self._database.rows("holds", operator_id)]
 
     async def job(self, operator_id: int, job_id: str) -> Job | None:
         """See `Store.job`."""
-        row = await self._row("job", operator_id, job_id)
+        row = await self._database.row("job", operator_id, job_id)
         return job_of(row) if row else None
 
-    async def jobs(self, query: JobQuery) -> Sequence[Job]:
+    async def jobs(self, query: JobQuery) -> Page[Job]:
         """See `Store.jobs`."""
-        rows = await self._rows(
-            "jobs", query.operator_id, query.status, query.type, *query.until, query.limit
-        )
-        return [job_of(row) for row in rows]
-
-    async def create_operator(self, name: str, key_salt: bytes, now_ms: int) -> Operator:
-        """See `Store.create_operator`."""
-
-        def task(connection: apsw.Connection) -> Operator:
-            operator_id = scalar(connection, "create_operator", name, key_salt, now_ms)
-            if operator_id is None:
-                message = f"There is an operator named {name!r} already"
-                raise Conflict(message)
-            return operator_of(the_row(connection, "operators", operator_id))
-
-        return await self._writer.run(task)
-
-    async def operators(self) -> Sequence[Operator]:
-        """See `Store.operators`."""
-        return [operator_of(row) for row in await self._rows("operators", None)]
-
-    async def operator(self, operator_id: int) -> Operator | None:
-        """See `Store.operator`."""
-        row = await self._row("operators", operator_id)
-        return operator_of(row) if row else None
-
-    async def set_limits(self, operator_id: int, limits: Mapping[str, Quota]) -> None:
-        """See `Store.set_limits`."""
-        await self._change("set_limits", operator_id, msgspec.json.encode(limits).decode())
-
-    async def suspend_operator(self, operator_id: int, reason: str | None, now_ms: int) -> None:
-        """See `Store.suspend_operator`."""
-        await self._change("suspend_operator", operator_id, now_ms, reason)
-
-    async def resume_operator(self, operator_id: int) -> None:
-        """See `Store.resume_operator`."""
-        await self._change("resume_operator", operator_id)
-
-    async def create_key(self, key: ApiKey, key_hash: bytes) -> None:
-        """See `Store.create_key`."""
-        await self._change("create_key", *key_row(key, key_hash))
-
-    async def keys(self, operator_id: int) -> Sequence[ApiKey]:
-        """See `Store.keys`."""
-        return [key_of(row) for row in await self._rows("keys", operator_id, None)]
-
-    async def authenticate(self, key_hash: bytes, now_ms: int) -> tuple[ApiKey, Operator] | None:
-        """See `Store.authenticate`."""
-
-        def read(connection: apsw.Connection) -> tuple[ApiKey, Operator] | None:
-            row = one_row(connection, "authenticate", key_hash, now_ms)
-            if row is None:
-                return None
-            key = key_of(row)
-            operator = operator_of(the_row(connection, "operators", key.operator_id))
-            return (key, operator) if operator.suspension is None else None
-
-        return await self._read(read)
-
-    async def relabel_key(self, operator_id: int, key_id: str, label: str) -> ApiKey | None:
-        """See `Store.relabel_key`."""
-
-        def task(connection: apsw.Connection) -> ApiKey | None:
-            connection.execute(SQL["relabel_key"], (operator_id, key_id, label))
-            return _key(connection, operator_id, key_id)
-
-        return await self._writer.run(task)
-
-    async def revoke_key(
-        self, operator_id: int, key_id: str, now_ms: int, *, keep_last: bool = True
-    ) -> ApiKey | None:
-        """See `Store.revoke_key`."""
-
-        def task(connection: apsw.Connection) -> ApiKey | None:
-            found = _key(connection, operator_id, key_id)
-            if found is None or found.revoked_at_ms is not None:
-                return found
-            if keep_last:
-                rows = connection.execute(SQL["keys"], (operator_id, None))
-                refuse_to_lock_out([key_of(row) for row in rows], found, now_ms)
-            connection.execute(SQL["revoke_key"], (operator_id, key_id, now_ms))
-            return _key(connection, operator_id, key_id)
-
-        return await self._writer.run(task)
-
-    async def touch_keys(self, used_at_ms: Mapping[str, int]) -> None:
-        """See `Store.touch_keys`."""
-        await self._change("touch_keys", msgspec.json.encode(used_at_ms).decode())
+        values = (query.operator_id, query.status, query.type, *query.until)
+        rows, more = await self._database.first_rows("jobs", *values, limit=query.limit)
+        return Page([job_of(row) for row in rows], more)
 
     async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
         """See `Store.take`."""
@@ -331,19 +234,19 @@ class SqliteStore:
 
     async def key_checks(self) -> Mapping[int, bytes]:
         """See `Store.key_checks`."""
-        return {row[0]: row[1] for row in await self._rows("key_checks")}
+        return {row[0]: row[1] for row in await self._database.rows("key_checks")}
 
     async def add_key_check(self, key_id: int, check: bytes) -> None:
         """See `Store.add_key_check`."""
-        await self._change("add_key_check", key_id, check)
+        await self._database.run("add_key_check", key_id, check)
 
     async def sweep_erased(self) -> None:
         """See `Store.sweep_erased`. The row was overwritten, and the log is tried once more."""
 
         def task(_connection: apsw.Connection) -> None:
-            self._writer.truncate_log()
+            self._database.writer.truncate_log()
 
-        await self._writer.run(task)
+        await self._database.write(task)
 
     async def purge(self, now_ms: int) -> int:
         """See `Store.purge`."""
@@ -354,44 +257,6 @@ class SqliteStore:
             return connection.changes()
 
         gone = 0
-        while count := await self._writer.run(step):
+        while count := await self._database.write(step):
             gone += count
         return gone
-
-    async def _change(self, name: str, *values: object) -> None:
-        await self._writer.run(lambda connection: connection.execute(SQL[name], values).fetchall())
-
-    async def _row(self, name: str, *values: object) -> Row | None:
-        return await self._read(lambda connection: one_row(connection, name, *values))
-
-    async def _rows(self, name: str, *values: object) -> list[Row]:
-        return await self._read(lambda connection: connection.execute(SQL[name], values).fetchall())
-
-    async def _read(self, read: Callable[[apsw.Connection], T]) -> T:
-        """Run a query on a reader's connection, in one snapshot. Raises `Unavailable`."""
-
-        def task() -> T:
-            with translated():
-                connection = self._reader_connection()
-                # One snapshot for all that the query reads.
-                connection.execute("BEGIN")
-                try:
-                    return read(connection)
-                finally:
-                    connection.execute("ROLLBACK")
-
-        if self._closed:
-            raise Unavailable
-        return await asyncio.get_running_loop().run_in_executor(self._readers, task)
-
-    def _reader_connection(self) -> apsw.Connection:
-        connection: apsw.Connection | None = getattr(self._reader, "connection", None)
-        if connection is None:
-            connection = connect(self._path, busy_timeout_s=self._busy_timeout_s, read_only=True)
-            self._reader.connection = connection
-        return connection
-
-
-def _key(connection: apsw.Connection, operator_id: int, key_id: str) -> ApiKey | None:
-    row = one_row(connection, "keys", operator_id, key_id)
-    return key_of(row) if row else None

@@ -45,6 +45,7 @@ T = TypeVar("T")
 _ORDER: Final = {
     "master_keys": ("key_id",),
     "operators": ("operator_id",),
+    "data_keys": ("operator_id", "key_id"),
     "entities": ("entity_no",),
     "events": ("event_no",),
     "event_keys": ("operator_id", "idempotency_key"),
@@ -53,6 +54,8 @@ _ORDER: Final = {
     "idempotency_records": ("operator_id", "idempotency_key", "method", "path"),
     "erasure_ledger": ("operator_id", "entity_id"),
     "legal_holds": ("operator_id", "external_id"),
+    "archive_files": ("operator_id", "file_id"),
+    "audit_log": ("operator_id", "seq"),
     "api_keys": ("operator_id", "key_id"),
 }
 _KEY_TAKEN: Final = (

@@ -111,6 +111,8 @@ class Writer:
                     connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
             self._abandon()
+            if isinstance(error.__cause__, apsw.IOError):
+                self._write_over_failed_commit()
             for waiting in group:
                 waiting.future.set_exception(error)
             return ended
@@ -156,6 +158,18 @@ class Writer:
         self.numbers = EntityNumbers()
         if connection is not None:
             connection.close(force=True)
+
+    def _write_over_failed_commit(self) -> None:
+        # A commit that could not be flushed may stand in the log, whole, and a crash would bring it back
+        # after it was refused (W25). The next transaction is written in its place. If that fails as well,
+        # it is whole or not there, as its idempotency record is.
+        try:
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.pragma("user_version", 0)  # as it is, and written all the same
+            connection.execute("COMMIT")
+        except apsw.Error:
+            self._abandon()
 
     def _empty_log(self, connection: apsw.Connection) -> None:
         # Readers of older snapshots hold it up; then the next group, or the housekeeping, tries again.

@@ -17,8 +17,10 @@ from msgspec.structs import astuple
 
 from opdata.errors import IdempotencyKeyReused
 from opdata.model import Erasure
+from opdata.storage.audit import entry_of
 from opdata.storage.records import operator_of
 from opdata.storage.settling import TakenKeys, settle_events, settle_states
+from opdata.storage.sqlite.audit import append
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.numbers import EntityNumbers
 from opdata.storage.work import (
@@ -49,7 +51,10 @@ def perform(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -
         reply = _answered(connection, write.operator_id, write.claim, write.now_ms)
         if reply is not None:
             return reply
-    reply = write.finish(_work(connection, numbers, write))
+    outcome = _work(connection, numbers, write)
+    reply = write.finish(outcome)
+    if (entry := entry_of(write, outcome)) is not None:
+        append(connection, write.operator_id, entry)
     if recording and write.job is not None:
         job = write.job
         connection.execute(
@@ -105,33 +110,39 @@ def _work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> 
 
 
 def _upsert_entities(connection: apsw.Connection, write: Write, work: UpsertEntities) -> Outcome:
-    rows, operator_id, now_ms = work.rows, write.operator_id, write.now_ms
-    entity_ids = [row.entity_id for row in rows]
-    created = [True] * len(rows)
-    numbers: list[int | None] = [None] * len(rows)
-    changed: Sequence[int] = range(len(rows))
-    found = _found_entities(
-        scalar(connection, "find_live_entities", _names([r.external_id for r in rows]), operator_id)
-    )
+    operator_id, names, fingerprints = write.operator_id, work.names, work.fingerprints
+    entity_ids = [""] * len(names)
+    created = [True] * len(names)
+    numbers: list[int | None] = [None] * len(names)
+    changed: Sequence[int] = range(len(names))
+    found = _found_entities(scalar(connection, "find_live_entities", _names(names), operator_id))
     if found:
         unchanged = set()
         for position, number, entity_id, fingerprint in found:
             entity_ids[position], numbers[position] = entity_id, number
             created[position] = False
-            if fingerprint == rows[position].fingerprint.hex().upper():
+            if fingerprint == fingerprints[position].hex().upper():
                 unchanged.add(position)
         changed = [position for position in changed if position not in unchanged]
-    sealed = work.seal(changed)
+    if not changed:
+        return Outcome(entity_ids=entity_ids, created=created)
+    rows = work.make(changed)
+    for position, entity_id in zip(rows.positions, rows.entity_ids, strict=True):
+        entity_ids[position] = entity_ids[position] or entity_id
     write_rows(
         connection,
         "upsert_entities",
-        [
-            (
-                *(numbers[at], operator_id, (row := rows[at]).external_id, row.entity_id),
-                *(row.entity_type, row.data, secret, row.fingerprint, now_ms, now_ms),
+        list(
+            zip(
+                map(numbers.__getitem__, rows.positions),
+                repeat(operator_id),
+                map(names.__getitem__, rows.positions),
+                *(rows.entity_ids, rows.entity_types, map(str, rows.data, repeat("utf-8"))),
+                *(rows.sealed, map(fingerprints.__getitem__, rows.positions)),
+                *(repeat(write.now_ms), repeat(write.now_ms)),
+                strict=False,
             )
-            for at, secret in zip(changed, sealed, strict=True)
-        ],
+        ),
     )
     return Outcome(entity_ids=entity_ids, created=created)
 
@@ -191,7 +202,8 @@ def _delete_entity(connection: apsw.Connection, write: Write, work: DeleteEntity
         return Outcome(held=True)
     connection.execute(SQL["bury_entity"], (write.now_ms, *name))
     erasure = Erasure(entity_id, write.now_ms, work.reason)
-    return _adopt_erasures(connection, write, AdoptErasures([erasure]))
+    _adopt_erasures(connection, write, AdoptErasures([erasure]))
+    return Outcome(entity_ids=[entity_id])
 
 
 def _adopt_erasures(connection: apsw.Connection, write: Write, work: AdoptErasures) -> Outcome:
@@ -202,15 +214,20 @@ def _adopt_erasures(connection: apsw.Connection, write: Write, work: AdoptErasur
 
 def _place_hold(connection: apsw.Connection, write: Write, work: PlaceHold) -> Outcome:
     name = (write.operator_id, work.external_id)
-    if scalar(connection, "live_entity_id", *name) is None:
+    entity_id = scalar(connection, "live_entity_id", *name)
+    if entity_id is None:
         return Outcome(refused={0: "NOT_FOUND"})
     connection.execute(SQL["place_hold"], (*name, work.reason, write.now_ms))
-    return Outcome()
+    return Outcome(entity_ids=[entity_id])
 
 
 def _lift_hold(connection: apsw.Connection, write: Write, work: LiftHold) -> Outcome:
-    connection.execute(SQL["lift_hold"], (write.operator_id, work.external_id))
-    return Outcome() if connection.changes() else Outcome(refused={0: "NOT_FOUND"})
+    name = (write.operator_id, work.external_id)
+    connection.execute(SQL["lift_hold"], name)
+    if not connection.changes():
+        return Outcome(refused={0: "NOT_FOUND"})
+    entity_id = scalar(connection, "live_entity_id", *name)
+    return Outcome(entity_ids=[] if entity_id is None else [entity_id])
 
 
 def _change_settings(connection: apsw.Connection, write: Write, work: ChangeSettings) -> Outcome:
@@ -239,5 +256,5 @@ def _taken_keys(connection: apsw.Connection, operator_id: int, events: EventColu
     }
 
 
-def _names(names: list[str]) -> str:
+def _names(names: Sequence[str]) -> str:
     return msgspec.json.encode(names).decode()
