@@ -93,7 +93,9 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
     headings = [heading for heading in sections("cli.md") if heading.startswith("opdata ")]
 
     assert {heading for heading in headings if heading not in COMMANDS} == {
+        "opdata audit",
         "opdata backup",
+        "opdata crypto",
         "opdata db",
         "opdata erasures",
         "opdata export",

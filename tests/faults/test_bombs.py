@@ -52,8 +52,8 @@ def _in_data(inner: bytes) -> bytes:
     return b'[{"entityType":"player","externalId":"p","data":{%s}}]' % inner
 
 
-def _many_members(count: int, name: Callable[[int], str]) -> bytes:
-    return _in_data(",".join(f'"{name(at)}":0' for at in range(count)).encode())
+def _members(count: int, name: str = "m{}") -> bytes:
+    return ",".join(f'"{name.format(at)}":0' for at in range(count)).encode()
 
 
 def _pieces(piece: bytes, count: int) -> Iterator[bytes]:
@@ -70,6 +70,7 @@ def _wide_frame() -> bytes:
 # Valid items, to be sent far too often or with far too much in them.
 _EVENT: Final = b'{"externalId":"p1","eventType":"bonus","data":{}}'
 _LONE: Final = b"\\ud800"
+_PERSONAL: Final = json.dumps(player("p")["data"]).encode()[1:-1]
 
 BOMBS: Final = {
     "gzip 1,000:1": Bomb(
@@ -115,10 +116,13 @@ BOMBS: Final = {
         lambda: b'["' + b"\\ud83d\\ude00" * 1_300_000 + _LONE + b'"]', 200
     ),
     "backslashes": Bomb(lambda: b'["' + b"\\\\" * (8 * MIB - 50) + b'\\ud800"]', 200),
-    "many members": Bomb(lambda: _many_members(1_000_000, lambda at: f"m{at}"), 400, _ENTITIES),
-    "one member many times": Bomb(lambda: _many_members(1_500_000, lambda _: "m"), 400, _ENTITIES),
-    "as many members as may be": Bomb(
-        lambda: _many_members(249_000, lambda at: f"m{at}"), 200, _ENTITIES
+    "many members": Bomb(lambda: _in_data(_members(1_000_000)), 400, _ENTITIES),
+    "one member many times": Bomb(lambda: _in_data(_members(1_500_000, "m")), 400, _ENTITIES),
+    "as many members as may be": Bomb(lambda: _in_data(_members(249_000)), 200, _ENTITIES),
+    "as many members as may be, and right": Bomb(
+        lambda: _in_data(_PERSONAL + b"," + _members(249_000)),
+        200,
+        _ENTITIES,
     ),
     "an error for each of 5,000": Bomb(lambda: json.dumps(["x" * 3_000] * 5_000).encode(), 200),
     "long ids in errors": Bomb(

@@ -140,13 +140,13 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
         assert refused == 3
         assert httpx2.get(f"{server.url}/healthz").status_code == 200
         # What is there can be read all the while.
-        assert client.get(f"/entities/p{stored[-1]}-499").status_code == 200
-        assert client.get(f"/entities/p{number}-0").status_code == 404
+        assert client.get(f"/entities/p{stored[-1]}-499/state").status_code == 200
+        assert client.get(f"/entities/p{number}-0/state").status_code == 404
         last = small_disk.folder / "last bytes"
         with suppress(OSError), last.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        reads = [client.get(f"/entities/p0-{at}").status_code for at in range(100)]
+        reads = [client.get(f"/entities/p0-{at}/state").status_code for at in range(100)]
         assert reads == [200] * 100
 
         last.unlink()

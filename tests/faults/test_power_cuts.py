@@ -59,6 +59,7 @@ async def images_of(data_dir: Path, disk: FaultyDisk, chance: Random) -> Sequenc
         cuts.acknowledged = dict.fromkeys(scripts, 0)
         await asyncio.gather(*(_write(api, script, cuts, disk, chance) for script in scripts))
         disk.before_change = None
+        disk.heal()  # of what no call has met yet
     return cuts.images
 
 

@@ -63,6 +63,11 @@ async def install(data_dir: Path, db: str) -> Installed:
     async with serving_api(data_dir, db=db) as (ours, theirs):
         answer = await _fill(ours)
         all_succeeded(await theirs.post("/batch/entities", [player("p1", first_name="Tes")]), 1)
+        # Events that were archived: the copy takes the list of files, not the files.
+        ours.stored.change(
+            "INSERT INTO archive_files SELECT operator_id, 'arc_1', 'events', 'events/ü', 'kept',"
+            " 3, 4096, key_hash, 1, 2, 3 FROM api_keys WHERE label = 'to be revoked ü'"
+        )
         url = ours.settings.database_url
         keys = {api.operator: api.client.headers["Authorization"] for api in (ours, theirs)}
     store = await open_store(url)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -26,6 +26,7 @@ from opdata.templates import Template, missing_fields
 from opdata.wire.decode import Batch, Malformed, all_well_formed, plain_ids
 from opdata.wire.schema import EntityItem
 
+_TAKEN_APART_BYTES: Final = 1 << 20
 _objects: Final = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _name_and_index: Final = itemgetter(0, 1)
 
@@ -70,16 +71,36 @@ class _EntityCheck:
 
     def _make(self, positions: Sequence[int]) -> EntityColumns:
         """See `UpsertEntities`."""
-        fine, objects = self._that_pass(positions)
-        types = [self._items[at].entityType for at in fine]
-        data, secrets = self._split(types, objects)
+        fine: list[int] = []
+        data: list[bytes] = []
+        secrets: list[bytes | None] = []
+        for some in self._in_megabytes(positions):
+            passed, objects = self._that_pass(some)
+            shown, secret = self._split([self._items[at].entityType for at in passed], objects)
+            fine += passed
+            data += shown
+            secrets += secret
         return EntityColumns(
             positions=fine,
             entity_ids=new_entity_ids(len(fine)),
-            entity_types=types,
+            entity_types=[self._items[at].entityType for at in fine],
             data=data,
             sealed=self._seal([self._names[at] for at in fine], secrets),
         )
+
+    def _in_megabytes(self, positions: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The positions, those of a megabyte of text at a time: taken apart it is many times as large."""
+        some: list[int] = []
+        room = _TAKEN_APART_BYTES
+        for at in positions:
+            room -= memoryview(self._items[at].data).nbytes
+            if room < 0 and some:
+                yield some
+                some = []
+                room = _TAKEN_APART_BYTES
+            some.append(at)
+        if some:
+            yield some
 
     def _that_pass(self, positions: Sequence[int]) -> tuple[list[int], list[dict[str, Raw]]]:
         """The positions of those that pass, with their `data` taken apart; problems of the others are noted."""
@@ -100,7 +121,7 @@ class _EntityCheck:
                 or self._look_closely
                 or not data.keys() >= rule.required
             ):
-                problems = _entity_problems(msgspec.structs.asdict(item), self._template)
+                problems = _entity_problems(msgspec.structs.asdict(item), self._template, data)
                 if problems or data is None:
                     self._note(self._indices[at], item.externalId, problems)
                     continue
@@ -158,14 +179,19 @@ class _EntityCheck:
         self.problems[index] = item_error(index, external_id, problems)
 
 
-def _entity_problems(members: dict[str, object], template: Template) -> list[str]:
+def _entity_problems(
+    members: dict[str, object], template: Template, fields: dict[str, Raw] | None = None
+) -> list[str]:
+    """All that is wrong with an item; `fields` are its `data` where that was taken apart already."""
     problems = id_problems(members, "externalId")
     entity_type, data = members.get("entityType"), members.get("data")
     rule = template.entity_rules.get(entity_type) if isinstance(entity_type, str) else None
     if isinstance(entity_type, str) and rule is None:
         problems.append(template.unknown_entity_type(entity_type))
     if isinstance(data, Raw):
-        fields, problem = taken_apart(data)
+        problem = None
+        if fields is None:
+            fields, problem = taken_apart(data)
         if problem:
             problems.append(problem)
         elif rule is not None:

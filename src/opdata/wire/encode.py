@@ -146,6 +146,8 @@ class PersonalFields:
 
 def _lines(objects: Sequence[dict[str, Raw]]) -> Sequence[bytes]:
     """Each as JSON, in one call unless a value has a line break in it."""
+    if len(objects) == 1:
+        return [encode(objects[0])]
     lines = _encoder.encode_lines(objects).split(b"\n")
     lines.pop()
     return lines if len(lines) == len(objects) else list(map(encode, objects))

@@ -149,7 +149,7 @@ def test_a_lost_master_key_stops_the_start_with_one_line(run: Run, database: Pat
 
     ran = run("serve", "--port", "0")
     assert ran.code == 2
-    assert "there is no master key" in ran.err
+    assert "No master key" in ran.err
     assert "Traceback" not in ran.err
     assert not (database.parent / "master.key").exists()
 
