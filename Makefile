@@ -35,7 +35,7 @@ test: install    ## run the whole test suite
 torture: install ## inject faults by the thousand; SEED= KILLS= RACES= BODIES= … MINUTES= ONLY=
 	OPDATA_TORTURE=1 $(foreach name,SEED MINUTES KILLS WORKER_KILLS LOAD_KILLS CRASHES TERMINATIONS LINE_FAULTS \
 		CALL_STRIDE POWER_CUTS FILLS COLLISIONS RACES BODIES EXAMPLES SLOW_SENDERS,$(if $($(name)),OPDATA_TORTURE_$(name)=$($(name)))) \
-		$(BIN)/pytest -n 0 tests/faults $(if $(ONLY),-k '$(ONLY)')
+		$(BIN)/pytest -n 0 tests/faults tests/plans tests/system/test_key_rotation.py tests/system/test_retention.py $(if $(ONLY),-k '$(ONLY)')
 
 check: install   ## lint, format, types, import contracts, secrets, known vulnerabilities
 	$(BIN)/ruff check .

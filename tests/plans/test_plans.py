@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from opdata.storage.postgres.connection import SQL, ConnectionOptions, connect_arguments
+from tests.faults.counts import COUNTS
 from tests.support.postgres import drop_database, migrated_database, postgres_server, run_sql
 
 ROWS = 100_000
@@ -170,7 +171,7 @@ IN_ORDER = {
 Plan = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=[18, 16])
+@pytest.fixture(scope="module", params=[18, 16] if COUNTS.is_long else [18])
 def plans(request: pytest.FixtureRequest) -> Iterator[dict[str, Plan]]:
     url = migrated_database(postgres_server(request.param).url)
     for statement in FILL:

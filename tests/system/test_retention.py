@@ -17,6 +17,7 @@ from opdata.storage import open_store
 from opdata.storage.archive import OldEvent
 from opdata.storage.work import ChangeSettings
 from tests.contract.tenant import DAY_MS, NOW_MS, Tenant, event_row, state_row
+from tests.faults.counts import COUNTS
 from tests.support.archives import (
     archive_files,
     archived_events,
@@ -25,7 +26,7 @@ from tests.support.archives import (
     policy,
 )
 from tests.support.running import RunningServer
-from tests.support.stored import stored_at
+from tests.support.stored import STORES, stored_at
 
 pytestmark = pytest.mark.clause("W50")
 
@@ -60,6 +61,8 @@ async def filled(url: str) -> Tenant:
     return tenant
 
 
+# The steps are the same on every store; the other one's turn is in the long run.
+@pytest.mark.parametrize("db", STORES if COUNTS.is_long else STORES[:1], indirect=True)
 async def test_killed_after_any_step_a_run_is_taken_up_and_no_row_is_lost_or_doubled(
     tmp_path: Path, db: str
 ) -> None:
