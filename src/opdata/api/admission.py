@@ -129,7 +129,9 @@ class Admission:
             raise Busy(message) from None
 
     def _withdraw(self, operator_id: int, waiting: _Waiting) -> None:
-        queue = self._queues[operator_id]
+        queue = self._queues.get(operator_id)
+        if queue is None or waiting not in queue:
+            return  # whoever handed on turns has come upon it
         queue.remove(waiting)
         self.queued -= 1
         if not queue:
@@ -147,20 +149,28 @@ class Admission:
             given = False
             for operator_id, queue in tuple(self._queues.items()):
                 waiting = queue[0]
+                if waiting.turn.done():
+                    # Its time ran out, or its client went away, and it has not come to withdraw yet.
+                    self._drop_first(operator_id, queue)
+                    given = True
+                    continue
                 if not self._within_share(operator_id, waiting.weight):
                     continue  # it waits for its own
                 if waiting.weight > self._free:
                     self._short = True
                     return
-                queue.popleft()
-                self.queued -= 1
-                if queue:
-                    self._queues.move_to_end(operator_id)
-                else:
-                    del self._queues[operator_id]
+                self._drop_first(operator_id, queue)
                 self._take(operator_id, waiting.weight)
                 waiting.turn.set_result(None)
                 given = True
+
+    def _drop_first(self, operator_id: int, queue: deque[_Waiting]) -> None:
+        queue.popleft()
+        self.queued -= 1
+        if queue:
+            self._queues.move_to_end(operator_id)
+        else:
+            del self._queues[operator_id]
 
 
 class Buffers:

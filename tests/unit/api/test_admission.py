@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -226,3 +228,49 @@ def test_an_operators_only_body_may_take_all_that_is_free() -> None:
     lease.release()
     lease.release()
     assert buffers.used == 0
+
+
+async def test_a_turn_that_comes_when_the_time_is_up_is_lost_to_nobody() -> None:
+    """One request leaves and another's time is up before the loop comes to either."""
+    worker = Worker(executing=1, queue_timeout_s=0.02)
+    await worker.request("first", A)
+    late = await worker.request("late", A)
+    next_one = await worker.request("next", A)
+    asyncio.get_running_loop().call_later(0, lambda: worker.admission.leave(A, HEAVY))
+    time.sleep(0.05)  # noqa: ASYNC251 - a loop that is busy for longer than anybody may wait
+    for waited in (late, next_one):
+        with pytest.raises(Busy):
+            await waited
+
+    assert (worker.admission.executing, worker.admission.queued) == (0, 0)
+    assert (await worker.request("after", A)).done()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_becomes_of_requests_all_is_free_in_the_end(seed: int) -> None:
+    chance = random.Random(seed)
+    admission = Admission(2, 30, 0.004, lambda _reason: None)
+    most = 0
+
+    async def request() -> None:
+        nonlocal most
+        operator_id, weight = chance.choice((A, B, C)), chance.choice((1, HEAVY))
+        await admission.enter(operator_id, weight)
+        most = max(most, admission.executing)
+        try:
+            await asyncio.sleep(chance.choice((0, 0.001, 0.004)))
+        finally:
+            admission.leave(operator_id, weight)
+
+    tasks = []
+    for _ in range(120):
+        tasks.append(asyncio.create_task(request()))
+        await asyncio.sleep(chance.choice((0, 0, 0.0005)))
+        if chance.random() < 0.2:
+            chance.choice(tasks).cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert {type(end) for end in ends} <= {type(None), Busy, asyncio.CancelledError}
+    assert 1 <= most <= 2 * HEAVY
+    assert (admission.executing, admission.queued) == (0, 0)
+    await asyncio.wait_for(admission.enter(A, 2 * HEAVY), 10)
