@@ -32,7 +32,7 @@ ACROSS_OPERATORS = {
     "purge_marks",
     "newest_master_key_in_use",
     "data_keys_of_all",
-    "audit_heads",
+    "audited_operators",
 }
 """Statements on tenant tables that are about no single operator; each says why in queries.sql."""
 

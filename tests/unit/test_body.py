@@ -61,12 +61,16 @@ async def read(body: bytes | Iterable[bytes], max_bytes: int = MAX_BYTES, **head
 
 
 async def read_from(
-    receive: Receive, timeout_s: float = 60, lease: Lease | None = None, **headers: str
+    receive: Receive,
+    timeout_s: float = 60,
+    lease: Lease | None = None,
+    max_bytes: int = MAX_BYTES,
+    **headers: str,
 ) -> bytes:
     """Read a body that `receive` hands on."""
     sent = Headers({name.replace("_", "-"): value for name, value in headers.items()})
     lease = lease or Buffers(10**9, pytest.fail).lease(1)
-    return await read_body(sent, receive, max_bytes=MAX_BYTES, timeout_s=timeout_s, lease=lease)
+    return await read_body(sent, receive, max_bytes=max_bytes, timeout_s=timeout_s, lease=lease)
 
 
 @pytest.mark.parametrize("coding", COMPRESS)
@@ -240,15 +244,26 @@ async def test_a_body_that_dribbles_is_given_up_all_the_same() -> None:
 
 
 async def test_a_body_gets_more_time_for_what_has_come() -> None:
-    pieces = [bytes(40_000), bytes(40_000), b"end"]
+    pieces = [bytes(40_000)] * 8
 
     async def receive() -> Message:
-        piece = pieces.pop(0)
-        await asyncio.sleep(0.1 if piece == b"end" else 0)
-        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
 
-    body = await read_from(receive, timeout_s=0.01, transfer_encoding="chunked")
-    assert len(body) == 80_003
+    body = await read_from(receive, timeout_s=0.1, transfer_encoding="chunked", max_bytes=10**6)
+    assert len(body) == 320_000
+
+
+async def test_what_has_come_buys_no_time_to_fall_silent() -> None:
+    pieces = [bytes(10**7)]
+
+    async def receive() -> Message:
+        if not pieces:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+
+    with pytest.raises(RequestTimeout, match="10,000,000 bytes have come"):
+        await read_from(receive, timeout_s=0.02, transfer_encoding="chunked", max_bytes=10**8)
 
 
 async def test_room_is_held_for_a_declared_body_before_it_comes() -> None:

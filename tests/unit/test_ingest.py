@@ -10,6 +10,7 @@ from opdata.pii import Sealer
 from opdata.storage.work import AppendEvents
 from opdata.templates import Template, find_template
 from opdata.wire import decode
+from opdata.wire.text import MAX_MEMBERS
 from tests.support.api import deposit, player
 from tests.support.checked import errors_of, made
 
@@ -94,3 +95,13 @@ def test_the_mask_is_an_ordinary_value_of_a_field_that_is_not_personal(
     template: Template, sealer: Sealer
 ) -> None:
     assert errors_of(_check_players([player("p1", note="[encrypted]")], template, sealer)) == []
+
+
+def test_an_event_of_too_many_values_is_not_taken_apart_to_say_what_is_wrong_with_it(
+    template: Template, sealer: Sealer
+) -> None:
+    members = ",".join(f'"m{at}":0' for at in range(MAX_MEMBERS + 2))
+    item = f'{{"externalId":"p","eventType":"transaction","data":{{{members}}}}}'
+    batch = decode.EVENTS.batch(f"[{item}]".encode(), 10)
+    [error] = errors_of(check_events(batch, template, sealer, _NOW_MS))
+    assert error.message == 'Field "data" must have at most 250,000 values'

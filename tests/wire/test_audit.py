@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from opdata.api.reveals import Reveals
 from opdata.api.table import ENDPOINTS
 from opdata.audit import Head, Record, flaw, head_at
 from opdata.keys import hash_key
@@ -227,3 +228,20 @@ async def test_what_cannot_be_recorded_is_not_revealed(tmp_path: Path, db: str) 
         assert stored(api) == []
         assert data_of(await api.get("/entities/p"))["data"]["first_name"] == "Aurelie"
         assert [action for action, _ in stored(api)] == ["personal.revealed"]
+
+
+async def test_who_is_erased_while_a_reveal_is_recorded_is_shown_to_nobody(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W51: what an erasure that was acknowledged has taken is in no answer that comes after it."""
+    data_of(await api.post("/entities", player("p", first_name="Aurelie")), 201)
+    record = Reveals.record
+
+    async def slowly(reveals: Reveals, *arguments: Any) -> None:
+        data_of(await api.delete("/entities/p"))
+        await record(reveals, *arguments)
+
+    monkeypatch.setattr(Reveals, "record", slowly)
+    answer = await api.get("/entities/p")
+    error_of(answer, 404, "NOT_FOUND")
+    assert "Aurelie" not in answer.text

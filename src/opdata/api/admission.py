@@ -55,7 +55,8 @@ class Admission:
 
         Raises `Busy` when too many wait, or when the turn does not come in time.
         """
-        self._note(operator_id)
+        if self._note(operator_id) and self._queues:
+            self._hand_on()  # whoever shared the worker has left it to those who wait
         # Whoever finds no one waiting that could run instead goes on without a change of tasks.
         if operator_id not in self._queues and not self._short and self._fits(operator_id, weight):
             self._take(operator_id, weight)
@@ -75,13 +76,16 @@ class Admission:
         if self._queues:
             self._hand_on()
 
-    def _note(self, operator_id: int) -> None:
+    def _note(self, operator_id: int) -> bool:
+        """The operator has just been active; whether another has not been for long."""
         now = self._clock()
         active = self._active
         active[operator_id] = now
         active.move_to_end(operator_id)
+        before = len(active)
         while now - next(iter(active.values())) > _ACTIVE_S:
             active.popitem(last=False)
+        return len(active) < before
 
     def _fits(self, operator_id: int, weight: int) -> bool:
         return weight <= self._free and self._within_share(operator_id, weight)
@@ -160,6 +164,8 @@ class Admission:
                     self._short = True
                     return
                 self._drop_first(operator_id, queue)
+                if queue:
+                    self._queues.move_to_end(operator_id)
                 self._take(operator_id, waiting.weight)
                 waiting.turn.set_result(None)
                 given = True
@@ -167,9 +173,7 @@ class Admission:
     def _drop_first(self, operator_id: int, queue: deque[_Waiting]) -> None:
         queue.popleft()
         self.queued -= 1
-        if queue:
-            self._queues.move_to_end(operator_id)
-        else:
+        if not queue:
             del self._queues[operator_id]
 
 

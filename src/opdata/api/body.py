@@ -72,6 +72,8 @@ def too_large(size: int, max_bytes: int, *, at_least: bool = False) -> PayloadTo
 async def _receive(receive: Receive, max_bytes: int, timeout_s: float, lease: Lease) -> bytes:
     chunks: list[bytes] = []
     size = 0
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + timeout_s
     try:
         async with asyncio.timeout(timeout_s) as patience:
             while True:
@@ -87,12 +89,15 @@ async def _receive(receive: Receive, max_bytes: int, timeout_s: float, lease: Le
                     chunks.append(chunk)
                 if not message.get("more_body", False):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                if chunk and (due := patience.when()) is not None:
-                    patience.reschedule(due + len(chunk) / _MIN_BYTES_A_SECOND)
+                if chunk:
+                    due_s += len(chunk) / _MIN_BYTES_A_SECOND
+                    # However much has come: what has fallen silent does not hold its bytes for an hour.
+                    patience.reschedule(min(due_s, loop.time() + timeout_s))
     except TimeoutError:
         raise RequestTimeout(
             f"The body did not arrive in time: {size:,} bytes have come, and it may take "
-            f"{timeout_s:g} s, and a second more for every {_MIN_BYTES_A_SECOND:,} bytes"
+            f"{timeout_s:g} s, and a second more for every {_MIN_BYTES_A_SECOND:,} bytes, with no pause "
+            f"of {timeout_s:g} s"
         ) from None
 
 

@@ -61,6 +61,10 @@ async def get_entity(call: Call) -> Reply:
         return ok(encode.entity(found))
     personal = await _opened(call, found, found.sealed)
     await call.services.reveals.record(call.operator.operator_id, call.key.key_id, found.entity_id)
+    # It was recorded, which may take as long as any write: who was erased meanwhile is shown to nobody.
+    still = await call.store.entity(call.operator.operator_id, call.external_id)
+    if still is None or still.entity_id != found.entity_id:
+        raise NotFound(_NO_ENTITY)
     return ok(encode.entity(found, personal))
 
 

@@ -44,10 +44,16 @@ async def list_(
     async with opened(database.settings()) as store:
         owner = await operator_named(store, operator) if operator is not None else None
         names = {each.operator_id: each.name for each in await store.operators()}
-        query = JobQuery(
-            limit=limit, operator_id=owner.operator_id if owner else None, status=status, type=type_
-        )
-        jobs = (await store.jobs(query)).rows
+        owner_id = owner.operator_id if owner else None
+        jobs: list[Job] = []
+        before, more = None, True
+        while more and len(jobs) < limit:
+            page = await store.jobs(
+                JobQuery(limit - len(jobs), owner_id, status=status, type=type_, before=before)
+            )
+            jobs += page.rows
+            more = page.more
+            before = (jobs[-1].created_at_ms, jobs[-1].job_id) if jobs else None
     if as_json:
         print_json([_record(job, names[job.operator_id]) for job in jobs])
         return

@@ -9,9 +9,11 @@ import msgspec
 from msgspec import Raw
 
 from opdata.clock import parse_ms
+from opdata.errors import InvalidInput
 from opdata.model import ItemError
 from opdata.templates import Template, missing_field
 from opdata.wire.decode import Malformed, id_problem, type_name
+from opdata.wire.text import MAX_MEMBERS, check_members
 
 ProblemFinder = Callable[[dict[str, object], Template], list[str]]
 """Finds every problem of those members that are there; absent ones have been told already."""
@@ -58,9 +60,13 @@ def is_object(data: Raw) -> bool:
 
 def taken_apart(data: Raw) -> tuple[dict[str, Raw], str | None]:
     """The fields of an item's `data`, or the problem that it is no object."""
-    if is_object(data):
-        return decode_object(data), None
     text = bytes(data)
+    if is_object(data):
+        try:
+            check_members(text)
+        except InvalidInput:
+            return {}, f'Field "data" must have at most {MAX_MEMBERS:,} values'
+        return decode_object(data), None
     if text == NULL:
         return {}, missing_field("data")
     return {}, f'Field "data" must be an object, not {type_name(text)}'

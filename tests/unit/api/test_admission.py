@@ -274,3 +274,17 @@ async def test_whatever_becomes_of_requests_all_is_free_in_the_end(seed: int) ->
     assert 1 <= most <= 2 * HEAVY
     assert (admission.executing, admission.queued) == (0, 0)
     await asyncio.wait_for(admission.enter(A, 2 * HEAVY), 10)
+
+
+async def test_what_an_operator_leaves_is_taken_by_those_who_waited_for_their_own_share() -> None:
+    worker = Worker(executing=4)
+    await worker.request("b", B)
+    await worker.end("b")
+    for name in ("a1", "a2", "a3"):
+        await worker.request(name, A)
+    assert worker.running == {"a1"}  # one at a time, as long as B may come again
+
+    worker.now_s += 6
+    await worker.request("a4", A)
+
+    assert worker.running == {"a1", "a2", "a3", "a4"}

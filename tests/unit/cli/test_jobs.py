@@ -109,3 +109,15 @@ def test_flags_out_of_range_are_usage_errors(
 def test_no_jobs_is_an_empty_answer_and_no_error(run: Run, database: Path) -> None:
     assert run("jobs", "list") == (0, "", "No jobs.\n")
     assert run("jobs", "list", "--json").json == []
+
+
+def test_jobs_with_long_outputs_are_listed_as_many_as_asked_for(run: Run, database: Path) -> None:
+    errors = [{**REFUSED, "message": "x" * 3_000_000}]
+    made = [
+        add_job(database, 1, {**PARTLY, "errors": errors}, at_ms=at, kind="batch_ingest_entities")
+        for at in range(7)
+    ]
+
+    listed = run("jobs", "list", "--json", "--limit", "6").json
+
+    assert [job["id"] for job in listed] == made[:0:-1]

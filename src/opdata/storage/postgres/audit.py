@@ -53,6 +53,8 @@ class PostgresAuditLog:
 
     async def heads(self) -> Sequence[Head]:
         """See `AuditLog.heads`."""
-        first = await self._database.row("audit_head", INSTALLATION)
-        heads = [Head(INSTALLATION, *first)] if first else []
-        return heads + [Head(*row) for row in await self._database.rows("audit_heads")]
+        chains = [INSTALLATION]
+        chains += [row[0] for row in await self._database.rows("audited_operators")]
+        async with self._database.connection() as connection:
+            lasts = [(each, await connection.fetchrow(SQL["audit_head"], each)) for each in chains]
+        return [Head(operator_id, *last) for operator_id, last in lasts if last is not None]
