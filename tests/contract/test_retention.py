@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from opdata.clock import now_ms
 from opdata.errors import Unavailable
 from opdata.retention.folder import Folder
 from opdata.retention.parquet import ArchiveDamaged
 from opdata.retention.progress import Pace
 from opdata.retention.run import Busy, Run
 from opdata.retention.survey import preview
-from opdata.storage.archive import Lease, LeaseLost, OldEvent
+from opdata.storage.archive import PAGE_BYTES, Lease, LeaseLost, OldEvent, payload_bytes
 from opdata.storage.base import Store
 from opdata.storage.work import ChangeSettings
 from tests.contract.conftest import Opener
 from tests.contract.tenant import DAY_MS, NOW_MS, EventRow, Tenant, event_row, state_row
 from tests.support.archives import (
+    ALWAYS,
     SMALL,
     archive_files,
     archive_modes,
@@ -401,8 +405,8 @@ async def test_while_somebody_has_the_lease_another_run_does_nothing(
 ) -> None:
     await fill(ours)
     await set_policy(ours)
-    lease = Lease(ours.id, "somebody", NOW_MS * 10)
-    assert await ours.store.archive.take_lease(lease, NOW_MS)
+    lease = Lease(ours.id, "somebody", now_ms() + 60_000)
+    assert await ours.store.archive.take_lease(lease, now_ms())
     with pytest.raises(Busy):
         await carry_out(ours, folder)
     assert archive_files(folder) == []
@@ -631,6 +635,139 @@ async def test_a_preview_counts_by_month_what_a_run_then_does(ours: Tenant, fold
     assert report.deleted["events"] == sum(row.rows for row in going if row.gone)
     size = sum(len(row.data.encode()) for row in aged(everything, 90) if '"p2-' not in row.data)
     assert sum(row.size_bytes for row in going) == size
+
+
+@pytest.mark.clause("W53")
+@pytest.mark.parametrize("nth", [5, 6])
+async def test_what_an_interrupted_move_has_deleted_stays_in_the_file_when_it_is_held_by_then(
+    ours: Tenant, folder: Path, reopen: Opener, nth: int
+) -> None:
+    everything = await fill(ours)
+    await set_policy(ours)
+
+    async def cut() -> None:
+        raise Unavailable
+
+    with pytest.raises(Unavailable):
+        await interposed_run(ours, await reopen(), folder, "remove_events", cut, nth=nth)
+    for name in ("p0", "p1", "p2"):
+        await ours.place_hold(name)
+    await carry_out(ours, folder)
+    for name in ("p0", "p1", "p2"):
+        await ours.lift_hold(name)
+    hot, archived = await live_events(ours.store, ours.id), archived_events(folder)
+    left = {row.event_id for row in hot + archived}
+    assert {row.event_id for row in aged(everything, 0, 365)} <= left
+    assert len(hot + archived) == len(left)
+
+
+@pytest.mark.parametrize("nth", [3, 4, 5])
+async def test_an_erasure_while_a_file_is_being_read_for_puts_no_row_into_it_twice(
+    ours: Tenant, folder: Path, reopen: Opener, nth: int
+) -> None:
+    everything = await fill(ours, ages=range(100, 130))
+    await set_policy(ours)
+    store = await reopen()
+    archive: Any = Interposed(store.archive, "old_events", lambda: ours.delete("p1"), nth)
+    store.archive = archive
+    pace = Pace(file_rows=1_000, page_rows=16, step_rows=10, rest=0)
+    await carry_out(ours.through(store), folder, pace=pace)
+    assert same(archived_events(folder), everything)
+
+
+async def test_files_and_pages_are_bounded_by_bytes(ours: Tenant, folder: Path) -> None:
+    await ours.create("a", "b")
+    data = '{"of":"' + "x" * 1_000_000 + '"}'
+    for name in ("a", "b"):
+        rows = [event_row(name, data, at_ms=NOW_MS - 100 * DAY_MS + at) for at in range(6)]
+        await ours.append(*rows, now_ms=RECORDED)
+    page = await ours.store.archive.old_events(ours.id, ALWAYS, None, 2_000)
+    assert len(page.rows) == PAGE_BYTES // len(data) + 1
+    everything = await live_events(ours.store, ours.id)
+    await set_policy(ours)
+    await carry_out(ours, folder, pace=Pace(file_bytes=6_000_000, rest=0))
+    assert same(archived_events(folder), everything)
+    files = await ours.store.archive.files(ours.id)
+    assert len(files) == 2
+    assert sum(map(payload_bytes, everything)) > 12_000_000
+
+
+async def test_pages_of_states_end_with_an_entity(ours: Tenant, folder: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    await ours.create(*names)
+    for name in names:
+        rows = [state_row(name, '"' + "x" * 1_500_000 + '"', key=key) for key in ("k", "l")]
+        await ours.set_states(*rows)
+        await ours.delete(name, now_ms=NOW_MS - 40 * DAY_MS)
+    span = replace(ALWAYS, kind="states")
+    page = await ours.store.archive.old_states(ours.id, span, None, 100)
+    assert len(page.rows) == 4
+    await set_policy(ours, events=None, states=(30, 60))
+    await carry_out(ours, folder)
+    assert len(archived_states(folder)) == 8
+
+
+async def test_want_of_memory_is_told_as_such(
+    ours: Tenant, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opdata.retention.parquet._MEMORY", "1MB")
+    everything = await fill(ours)
+    await set_policy(ours)
+    with pytest.raises(Unavailable, match="of memory"):
+        await carry_out(ours, folder)
+    assert same(await live_events(ours.store, ours.id), aged(everything, 0, 365))
+
+
+@pytest.mark.clause("W53")
+async def test_what_is_held_while_files_are_thinned_stays_in_them(
+    ours: Tenant, folder: Path, reopen: Opener
+) -> None:
+    await fill(ours)
+    await set_policy(ours)
+    await carry_out(ours, folder)
+    entity = await ours.entity("p1")
+    assert entity is not None
+    store = await reopen()
+    archive: Any = Interposed(store.archive, "put_files", lambda: ours.place_hold("p1"), 2)
+    store.archive = archive
+    files = await ours.store.archive.files(ours.id)
+    before = archived_events(folder)
+    await carry_out(ours.through(store), folder, NOW_MS + 1_000 * DAY_MS)
+    kept = [row for row in archived_events(folder) if row.entity_id == entity.entity_id]
+    # Of the first file nothing was held yet.
+    first_ms = files[0].newest_ms
+    assert kept
+    held = [r for r in before if r.entity_id == entity.entity_id and r.occurred_at_ms > first_ms]
+    assert {row.event_id for row in held} <= {row.event_id for row in kept}
+
+
+async def test_without_its_volume_no_file_that_leaves_is_forgotten(
+    ours: Tenant, folder: Path
+) -> None:
+    await fill(ours)
+    await set_policy(ours)
+    await carry_out(ours, folder)
+    file = (await ours.store.archive.files(ours.id))[0]
+    lease = Lease(ours.id, "x", now_ms() + 60_000)
+    assert await ours.store.archive.take_lease(lease, now_ms())
+    await ours.store.archive.put_files(lease, [replace(file, state="leaving")])
+    await ours.store.archive.end_lease(lease, None)
+    volume = folder.with_name("elsewhere")
+    os.rename(folder, volume)  # noqa: PTH104 - a test may block
+    for _ in ("missing", "empty"):
+        with pytest.raises(Unavailable, match="missing or empty"):
+            await carry_out(ours, folder)
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    os.rmdir(folder)  # noqa: PTH106
+    os.rename(volume, folder)  # noqa: PTH104
+    assert (await carry_out(ours, folder)).taken_up == 1
+    assert not (folder / file.path).exists()
+
+
+async def test_a_lease_of_a_clock_that_was_ahead_holds_nobody_up(ours: Tenant) -> None:
+    ahead = NOW_MS + 365 * DAY_MS
+    assert await ours.store.archive.take_lease(Lease(ours.id, "dead", ahead + 60_000), ahead)
+    assert await ours.store.archive.take_lease(Lease(ours.id, "next", NOW_MS + 60_000), NOW_MS)
 
 
 async def operator_of(tenant: Tenant) -> Any:

@@ -60,7 +60,8 @@ class Background:
                 await self._store.archive.end_lease(lease, at_ms)
             return False
         finished_at_ms = record.finished_at_ms
-        return finished_at_ms is None or now_ms() - finished_at_ms >= self._every_ms
+        # A time far ahead is of a clock that was wrong.
+        return finished_at_ms is None or abs(now_ms() - finished_at_ms) >= self._every_ms
 
     async def _run(self, operator: Operator) -> None:
         run = Run(self._store, self._folder, operator, actor=SERVER, pace=PACE)
@@ -68,6 +69,7 @@ class Background:
         try:
             report = await run.perform(now_ms())
         except Busy:
+            _log.info("retention_busy", operator=name)
             return
         except OpdataError as error:
             self._note(run.report, None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from opdata.clock import format_ms
+from opdata.errors import Unavailable
 from opdata.files import flush
 from opdata.storage.archive import ArchiveFile, Kind
 
@@ -36,13 +37,19 @@ class Folder:
         """The file of a path in the manifest."""
         return self.root / path
 
-    def draft(self, path: str) -> Path:
-        """Where that file is written before it has its name: made empty, for its owner alone."""
+    def prepare(self, path: str) -> None:
+        """Have the folders of that file on disk for good: whoever misses them misses the volume."""
         final = self.at(path)
         self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (*reversed(final.parent.relative_to(self.root).parents), final.parent):
+        folders = [*reversed(final.parent.relative_to(self.root).parents), final.parent]
+        for folder in folders:
             (self.root / folder).mkdir(mode=0o700, exist_ok=True)
-        draft = _draft_of(final)
+        for folder in (self.root.parent, *folders):
+            flush(self.root / folder)
+
+    def draft(self, path: str) -> Path:
+        """Where that file is written before it has its name: made empty, for its owner alone."""
+        draft = _draft_of(self.at(path))
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         return draft
 
@@ -52,9 +59,7 @@ class Folder:
         draft = _draft_of(final)
         flush(draft)
         draft.replace(final)
-        # The names of the folders above as well: they may have been made for this file.
-        for folder in (final.parent, *final.parent.relative_to(self.root).parents):
-            flush(self.root / folder)
+        flush(final.parent)
         return self.measure(path)
 
     def measure(self, path: str) -> tuple[int, bytes]:
@@ -73,9 +78,18 @@ class Folder:
         return None
 
     def remove(self, path: str) -> None:
-        """Have the file and its draft gone for good, if there are any."""
+        """Have the file and its draft gone for good, if there are any.
+
+        Raises `Unavailable` when nothing is there at all, as where a volume is not mounted: the file
+        would come back with it.
+        """
         final = self.at(path)
         if not final.parent.exists():
+            if not self.root.is_dir() or not any(self.root.iterdir()):
+                message = (
+                    f"The archive directory {self.root} is missing or empty, and {path} was in it"
+                )
+                raise Unavailable(message)
             return
         for each in (_draft_of(final), final):
             each.unlink(missing_ok=True)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import duckdb
 
 _MEMORY: Final = "256MB"
+_ROW_GROUP: Final = 8_192
+"""Rows that DuckDB holds in memory before it writes them."""
 
 # Line ends in JSON text stand between its values only; in a pipe of lines they travel as these.
 _LINE_ENDS: Final = {"\n": "\x1e", "\r": "\x1d"}
@@ -57,7 +59,12 @@ _KEY_OF: Final[dict[Kind, str]] = {
     "events": "entity_no, event_no, epoch_ms(occurred_at), event_id",
     "states": "entity_no, state_key",
 }
-_WRITTEN_AS: Final = "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
+_WRITTEN_AS: Final = (
+    f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP}, USE_TMP_FILE false)"
+)
+_OUT_OF_MEMORY: Final = (
+    f"DuckDB needs more than the {_MEMORY} of memory that it may have for a file"
+)
 
 
 class ArchiveDamaged(OpdataError):
@@ -183,7 +190,9 @@ class File:
 
         try:
             return self._connection.execute(sql, values).fetchall()
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        except duckdb.OutOfMemoryException as error:
+            raise Unavailable(_OUT_OF_MEMORY) from error
+        except duckdb.IOException as error:
             message = f"The archive directory cannot be used: {type(error).__name__}"
             raise Unavailable(message) from error
         except duckdb.Error as error:
@@ -228,6 +237,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if type(error.__context__).__name__ == "OutOfMemoryException":
+            raise Unavailable(_OUT_OF_MEMORY) from error
         message = f"The archive directory cannot be written: {error.strerror or error}"
         raise Unavailable(message) from error
     except ExportError as error:

@@ -28,10 +28,12 @@ class Progress(Struct, frozen=True):
 class Pace(Struct, frozen=True):
     """How much at a time, and for how long to rest after a step, in lengths of the step.
 
-    `file_rows` is the most that a file takes, `page_rows` what is read at a time.
+    `file_rows` is the most that a file takes, `file_bytes` of payload how much it takes with about a
+    page more, `page_rows` what is read at a time.
     """
 
     file_rows: int = 50_000
+    file_bytes: int = 32 * 1024 * 1024
     page_rows: int = 2_000
     step_rows: int = 500
     rest: float = 1.0

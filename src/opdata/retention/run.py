@@ -38,6 +38,7 @@ from opdata.storage.archive import (
     Removed,
     Span,
     StateKey,
+    payload_bytes,
 )
 from opdata.storage.base import Store
 from opdata.storage.reads import ScanPage
@@ -178,19 +179,25 @@ class Run:
         """Have a file of rows of the span on disk and in the manifest, and say where the next begins."""
         file = self._new_file(span.kind, month)
         draft: Draft | None = None
-        rows = 0
+        rows = size_bytes = 0
+        # An entity that is erased meanwhile may come once more, as of another name.
+        seen: set[EventKey | StateKey] = set()
         try:
             while True:
                 room = self._pace.file_rows - rows
                 page = await self._page(span, place, min(self._pace.page_rows, room))
                 place = page.next
-                if page.rows:
+                new = [row for row in page.rows if _key_of(row) not in seen]
+                if new:
                     if draft is None:
-                        await self._put(file)
+                        await self._announce(file)
                         draft = await _on_disk(self._draft, file)
-                    await _on_disk(draft.write, page.rows)
-                    rows += len(page.rows)
-                if place is None or rows >= self._pace.file_rows:
+                    await _on_disk(draft.write, new)
+                    seen.update(map(_key_of, new))
+                    rows += len(new)
+                    size_bytes += sum(map(payload_bytes, new))
+                full = rows >= self._pace.file_rows or size_bytes >= self._pace.file_bytes
+                if place is None or full:
                     break
                 self._check_stop()
                 await self._rest()
@@ -231,38 +238,47 @@ class Run:
 
     async def _expire(self, rule: Rule) -> None:
         """Delete what is past the archive's time from the files, but for rows of held entities."""
-        held_ids = await self._archive.held_ids(self._id)
         for file in await self._archive.files(self._id):
             if file.kind != rule.kind or file.oldest_ms >= rule.gone_ms:
                 continue
             self._check_stop()
+            held_ids = await self._archive.held_ids(self._id)
             try:
                 expired = await _on_disk(self._positions, file, rule.gone_ms, held_ids)
             except ArchiveDamaged as error:
                 self.report.problems.append(error.message)
                 continue
-            if expired:
-                await self._rewrite(file, expired)
+            # A file whose entities are put under a hold meanwhile is left to the next run.
+            if expired and await self._rewrite(file, expired, held_ids):
                 self.report.expired[rule.kind] += len(expired)
                 self._told("left", rule.kind, len(expired))
             await self._rest()
 
-    async def _rewrite(self, file: ArchiveFile, dropped: Sequence[int]) -> None:
-        """Replace a file by one without the rows at these positions, or by none."""
+    async def _rewrite(
+        self, file: ArchiveFile, dropped: Sequence[int], held_ids: Sequence[str] | None = None
+    ) -> bool:
+        """Replace a file by one without the rows at these positions, or by none.
+
+        With `held_ids`, leave it as it is and say False when others than these are held by then.
+        """
+        leaving = replace(file, state="leaving")
         if len(dropped) < file.rows:
             month = file.path.split("/")[-2]
             new = self._new_file(file.kind, month)
-            await self._put(new)
+            await self._announce(new)
             extent = await _on_disk(self._copy_without, file, dropped, new)
             if extent.rows != file.rows - len(dropped):
                 message = f"{file.path} cannot be written again without {len(dropped)} of its rows"
                 raise ArchiveDamaged(message)
             new = await self._published(new, extent, "kept")
-            await self._put(new, replace(file, state="leaving"))
+            if not await self._put(new, leaving, held_ids=held_ids):
+                await self._remove_file(new)
+                return False
             self._told("rewritten", file.kind, new.rows)
-        else:
-            await self._put(replace(file, state="leaving"))
+        elif not await self._put(leaving, held_ids=held_ids):
+            return False
         await self._remove_file(file)
+        return True
 
     async def _remove_records(self, rule: Rule) -> None:
         place: Place | None = None
@@ -306,9 +322,15 @@ class Run:
         states = [key for key in keys if isinstance(key, StateKey)]
         return await self._archive.remove_states(self._lease(), states)
 
-    async def _put(self, *files: ArchiveFile) -> None:
-        await self._archive.put_files(self._lease(), files)
-        self._told(STEP_OF[files[0].state], files[0].kind, files[0].rows)
+    async def _announce(self, file: ArchiveFile) -> None:
+        await _on_disk(self._folder.prepare, file.path)
+        await self._put(file)
+
+    async def _put(self, *files: ArchiveFile, held_ids: Sequence[str] | None = None) -> bool:
+        done = await self._archive.put_files(self._lease(), files, held_ids)
+        if done:
+            self._told(STEP_OF[files[0].state], files[0].kind, files[0].rows)
+        return done
 
     async def _remove_file(self, file: ArchiveFile) -> None:
         await _on_disk(self._folder.remove, file.path)

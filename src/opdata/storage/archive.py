@@ -27,6 +27,8 @@ FileState = Literal["writing", "moving", "kept", "leaving"]
 
 WALKED: Final = 1_000
 """Entities that one call walks at most."""
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page of rows ends with the one whose payload takes it beyond, or with that one's entity."""
 
 Place: TypeAlias = tuple[Any, ...]
 """Where a walk has come to; only the store that gave it knows what it means."""
@@ -125,10 +127,16 @@ class StateKey(Struct, frozen=True, gc=False):
     state_key: str
 
 
+def payload_bytes(row: OldEvent | OldState) -> int:
+    """The size of what was sent, of all parts of a row the only one that may be large."""
+    text = row.value if isinstance(row, OldState) else row.data
+    return len(text) if text.isascii() else len(text.encode())
+
+
 class Removed(Struct, frozen=True):
     """What became of rows that were to go: `rows` went now, those at `held` positions stay (W53).
 
-    The others were not there any more.
+    The others were not there any more, whether their entity is held or not.
     """
 
     rows: int
@@ -162,7 +170,10 @@ class Archive(Protocol):
     """
 
     async def take_lease(self, lease: Lease, now_ms: int) -> bool:
-        """Have the lease, unless somebody else's has not expired at `now_ms`."""
+        """Have the lease, unless somebody else's has not expired at `now_ms`.
+
+        One that would last for more than ten minutes was taken while a clock was wrong, and is taken over.
+        """
 
     async def renew_lease(self, lease: Lease) -> None:
         """Have it for longer."""
@@ -176,8 +187,14 @@ class Archive(Protocol):
     async def files(self, operator_id: int) -> Sequence[ArchiveFile]:
         """The operator's part of the manifest, by `file_id`."""
 
-    async def put_files(self, lease: Lease, files: Sequence[ArchiveFile]) -> None:
-        """Add these rows to the manifest or replace those of the same `file_id`, all or none."""
+    async def put_files(
+        self, lease: Lease, files: Sequence[ArchiveFile], held_ids: Sequence[str] | None = None
+    ) -> bool:
+        """Add these rows to the manifest or replace those of the same `file_id`, all or none.
+
+        With `held_ids`, none and False when others than these are held by now. Of this and a hold at
+        the same moment, one comes first.
+        """
 
     async def forget_file(self, lease: Lease, file_id: str) -> None:
         """Take a row out of the manifest."""
@@ -193,12 +210,15 @@ class Archive(Protocol):
     async def old_events(
         self, operator_id: int, span: Span, after: Place | None, limit: int
     ) -> ScanPage[OldEvent, Place]:
-        """Events of a span, `limit` at most, of at most `WALKED` entities."""
+        """Events of a span, `limit` and about `PAGE_BYTES` at most, of at most `WALKED` entities.
+
+        One that is erased while it is walked may come twice, in two pages.
+        """
 
     async def old_states(
         self, operator_id: int, span: Span, after: Place | None, limit: int
     ) -> ScanPage[OldState, Place]:
-        """States of a span, those of `limit` entities at most."""
+        """States of a span, those of `limit` entities and about `PAGE_BYTES` at most."""
 
     async def remove_events(self, lease: Lease, keys: Sequence[EventKey]) -> Removed:
         """Delete these events from the live table, those of held entities excepted.

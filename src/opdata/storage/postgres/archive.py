@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from msgspec.structs import astuple
 
 from opdata.storage.archive import (
+    PAGE_BYTES,
     WALKED,
     ArchiveFile,
     EventKey,
@@ -21,6 +23,7 @@ from opdata.storage.archive import (
     Span,
     StateKey,
     Tally,
+    payload_bytes,
 )
 from opdata.storage.postgres.connection import SQL, Connection
 from opdata.storage.postgres.database import Database, Transaction
@@ -34,6 +37,8 @@ _FIRST: Final = -(2**62)
 _LAST: Final = 2**62
 _BEFORE_ANY_ENTITY: Final = ("", -1)
 _AFTER_ANY_ENTITY: Final = (AFTER_ANY_NAME, 0)
+_FIRST_ROWS: Final = 8
+_BLOCK_BYTES: Final = PAGE_BYTES // 4
 
 
 class PostgresArchive:
@@ -72,14 +77,21 @@ class PostgresArchive:
             ArchiveFile(*row) for row in await self._database.rows("archive_files", operator_id)
         ]
 
-    async def put_files(self, lease: Lease, files: Sequence[ArchiveFile]) -> None:
+    async def put_files(
+        self, lease: Lease, files: Sequence[ArchiveFile], held_ids: Sequence[str] | None = None
+    ) -> bool:
         """See `Archive.put_files`."""
 
-        async def work(connection: Connection) -> None:
+        async def work(connection: Connection) -> bool:
+            if held_ids is not None:
+                holds = await _locked_holds(connection, lease.operator_id)
+                if {entity_id for _, entity_id in holds} - set(held_ids):
+                    return False
             for file in files:
                 await connection.execute(SQL["put_archive_file"], lease.operator_id, *astuple(file))
+            return True
 
-        await self._under(lease, work)
+        return await self._under(lease, work)
 
     async def forget_file(self, lease: Lease, file_id: str) -> None:
         """See `Archive.forget_file`."""
@@ -121,19 +133,19 @@ class PostgresArchive:
                 SQL["archive_walk_end"], operator_id, name, number, WALKED
             )
             until = (span.to_ms, span.settled_ms)
-            rows = await connection.fetch(
-                SQL["rest_of_old_events"], operator_id, name, number, *position, *until, limit
-            )
-            if len(rows) < limit:
-                rows += await connection.fetch(
-                    SQL["old_events"],
-                    *(operator_id, name, number, *(last or _AFTER_ANY_ENTITY)),
-                    *(span.from_ms, *until, limit - len(rows)),
-                )
-        found = [OldEvent(*row[2:]) for row in map(tuple, rows)]
-        if len(found) == limit:
-            end = found[-1]
-            return ScanPage(found, (*rows[-1][:2], end.occurred_at_ms, end.event_no))
+            rest = (operator_id, name, number, *position, *until)
+            others = (operator_id, name, number, *(last or _AFTER_ANY_ENTITY), span.from_ms, *until)
+            found: list[OldEvent] = []
+            room = PAGE_BYTES
+            for query, values in (("rest_of_old_events", rest), ("old_events", others)):
+                rows = _streamed(connection, query, *values, limit - len(found))
+                async with aclosing(rows):
+                    async for row in rows:
+                        event = OldEvent(*row[2:])
+                        found.append(event)
+                        room -= payload_bytes(event)
+                        if len(found) == limit or room < 0:
+                            return ScanPage(found, (*row[:2], event.occurred_at_ms, event.event_no))
         return ScanPage(found, (*last, _LAST, 0) if last else None)
 
     async def old_states(
@@ -142,18 +154,27 @@ class PostgresArchive:
         """See `Archive.old_states`."""
         async with self._database.connection() as connection:
             place, end, following = await _tombstones(connection, operator_id, span, after, limit)
-            rows = await connection.fetch(SQL["old_states"], operator_id, *place, *end)
-        return ScanPage([OldState(*row) for row in rows], following)
+            found: list[OldState] = []
+            room = PAGE_BYTES
+            rows = _streamed(connection, "old_states", operator_id, *place, *end)
+            async with aclosing(rows):
+                async for row in rows:
+                    state = OldState(*row)
+                    if room < 0 and state.entity_no != found[-1].entity_no:
+                        return ScanPage(found, (found[-1].erased_at_ms, found[-1].entity_no))
+                    found.append(state)
+                    room -= payload_bytes(state)
+        return ScanPage(found, following)
 
     async def remove_events(self, lease: Lease, keys: Sequence[EventKey]) -> Removed:
         """See `Archive.remove_events`."""
         rows = [(key.entity_no, key.occurred_at_ms, key.event_no, key.event_id) for key in keys]
-        return await self._remove(lease, "remove_event", rows)
+        return await self._remove(lease, "event", rows)
 
     async def remove_states(self, lease: Lease, keys: Sequence[StateKey]) -> Removed:
         """See `Archive.remove_states`."""
         rows = [(key.entity_no, key.state_key) for key in keys]
-        return await self._remove(lease, "remove_state", rows)
+        return await self._remove(lease, "state", rows)
 
     async def remove_tombstones(
         self, lease: Lease, erased_before_ms: int, after: Place | None, limit: int
@@ -178,19 +199,18 @@ class PostgresArchive:
         rows = await self._database.rows("held_entities", operator_id)
         return [entity_id for _, entity_id in rows]
 
-    async def _remove(self, lease: Lease, name: str, rows: Sequence[Row]) -> Removed:
+    async def _remove(self, lease: Lease, what: str, rows: Sequence[Row]) -> Removed:
         """Delete rows by their keys, which begin with the number of their entity."""
 
         async def work(connection: Connection) -> Removed:
-            await connection.execute(SQL["lock_holds"], lease.operator_id)
-            # By itself: a statement sees what was committed before it began, and not while it waited.
-            holds = await connection.fetch(SQL["held_entities"], lease.operator_id)
-            held = {number for number, _ in holds}
-            kept = [at for at, row in enumerate(rows) if row[0] in held]
+            held = {number for number, _ in await _locked_holds(connection, lease.operator_id)}
             # A statement a row, sent together: each finds it by its key, whatever the planner knows.
             going = [(lease.operator_id, *row) for row in rows if row[0] not in held]
-            gone = await connection.fetchmany(SQL[name], going) if going else []
-            return Removed(len(gone), kept)
+            gone = await connection.fetchmany(SQL[f"remove_{what}"], going) if going else []
+            staying = [(lease.operator_id, *row) for row in rows if row[0] in held]
+            found = await connection.fetchmany(SQL[f"kept_{what}"], staying) if staying else []
+            there = set(map(tuple, found))
+            return Removed(len(gone), [at for at, row in enumerate(rows) if tuple(row) in there])
 
         return await self._under(lease, work)
 
@@ -204,6 +224,26 @@ class PostgresArchive:
             return await work(transaction.connection)
 
         return await self._database.transaction(fenced, operator_id=lease.operator_id)
+
+
+async def _locked_holds(connection: Connection, operator_id: int) -> Sequence[Row]:
+    """Number and id of each entity that is held, and will be as long as the transaction lasts."""
+    await connection.execute(SQL["lock_holds"], operator_id)
+    # By itself: a statement sees what was committed before it began, and not while it waited.
+    return [tuple(row) for row in await connection.fetch(SQL["held_entities"], operator_id)]
+
+
+async def _streamed(connection: Connection, name: str, *values: object) -> AsyncGenerator[Row]:
+    """The rows of a query, fetched in blocks of about `_BLOCK_BYTES`: a single row may have megabytes."""
+    async with connection.transaction():
+        cursor = await connection.cursor(SQL[name], *values)
+        count = _FIRST_ROWS
+        while rows := await cursor.fetch(count):
+            size_bytes = 1
+            for row in map(tuple, rows):
+                size_bytes += sum(len(cell) for cell in row if isinstance(cell, str))
+                yield row
+            count = max(1, min(8 * count, count * _BLOCK_BYTES // size_bytes))
 
 
 async def _tombstones(

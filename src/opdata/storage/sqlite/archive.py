@@ -10,6 +10,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from opdata.storage.archive import (
+    PAGE_BYTES,
     WALKED,
     ArchiveFile,
     EventKey,
@@ -23,6 +24,7 @@ from opdata.storage.archive import (
     Span,
     StateKey,
     Tally,
+    payload_bytes,
 )
 from opdata.storage.reads import ScanPage
 from opdata.storage.records import Row
@@ -72,12 +74,21 @@ class SqliteArchive:
             ArchiveFile(*row) for row in await self._database.rows("archive_files", operator_id)
         ]
 
-    async def put_files(self, lease: Lease, files: Sequence[ArchiveFile]) -> None:
+    async def put_files(
+        self, lease: Lease, files: Sequence[ArchiveFile], held_ids: Sequence[str] | None = None
+    ) -> bool:
         """See `Archive.put_files`."""
         rows = [(lease.operator_id, *astuple(file)) for file in files]
-        await self._under(
-            lease, lambda connection: connection.executemany(SQL["put_archive_file"], rows)
-        )
+
+        def task(connection: apsw.Connection) -> bool:
+            if held_ids is not None:
+                held = connection.execute(SQL["held_ids"], (lease.operator_id,))
+                if {entity_id for (entity_id,) in held} - set(held_ids):
+                    return False
+            connection.executemany(SQL["put_archive_file"], rows)
+            return True
+
+        return await self._under(lease, task)
 
     async def forget_file(self, lease: Lease, file_id: str) -> None:
         """See `Archive.forget_file`."""
@@ -115,15 +126,17 @@ class SqliteArchive:
             number, *position = after or (0, span.from_ms, -1)
             names = scalar(connection, "walk_event_entities", operator_id, number - 1, WALKED)
             found: list[OldEvent] = []
+            room = PAGE_BYTES
             numbers = _numbers(names)
             for each in numbers:
                 start = position if each == number else (span.from_ms, -1)
                 values = (operator_id, each, *start, span.to_ms, span.settled_ms)
-                rows = connection.execute(SQL["old_events"], (*values, limit - len(found)))
-                found += [OldEvent(*row) for row in rows]
-                if len(found) == limit:
-                    last = found[-1]
-                    return ScanPage(found, (each, last.occurred_at_ms, last.event_no))
+                for row in connection.execute(SQL["old_events"], (*values, limit - len(found))):
+                    event = OldEvent(*row)
+                    found.append(event)
+                    room -= payload_bytes(event)
+                    if len(found) == limit or room < 0:
+                        return ScanPage(found, (each, event.occurred_at_ms, event.event_no))
             more = len(numbers) == WALKED
             return ScanPage(found, (numbers[-1] + 1, span.from_ms, -1) if more else None)
 
@@ -136,20 +149,27 @@ class SqliteArchive:
 
         def read(connection: apsw.Connection) -> ScanPage[OldState, Place]:
             place, end, following = _tombstones(connection, operator_id, span, after, limit)
-            rows = connection.execute(SQL["old_states"], (operator_id, *place, *end))
-            return ScanPage([OldState(*row) for row in rows], following)
+            found: list[OldState] = []
+            room = PAGE_BYTES
+            for row in connection.execute(SQL["old_states"], (operator_id, *place, *end)):
+                state = OldState(*row)
+                if room < 0 and state.entity_no != found[-1].entity_no:
+                    return ScanPage(found, (found[-1].erased_at_ms, found[-1].entity_no))
+                found.append(state)
+                room -= payload_bytes(state)
+            return ScanPage(found, following)
 
         return await self._database.read(read)
 
     async def remove_events(self, lease: Lease, keys: Sequence[EventKey]) -> Removed:
         """See `Archive.remove_events`."""
         rows = [(key.entity_no, (lease.operator_id, key.event_no, key.event_id)) for key in keys]
-        return await self._remove(lease, "remove_event", rows)
+        return await self._remove(lease, "event", rows)
 
     async def remove_states(self, lease: Lease, keys: Sequence[StateKey]) -> Removed:
         """See `Archive.remove_states`."""
         rows = [(key.entity_no, (lease.operator_id, key.entity_no, key.state_key)) for key in keys]
-        return await self._remove(lease, "remove_state", rows)
+        return await self._remove(lease, "state", rows)
 
     async def remove_tombstones(
         self, lease: Lease, erased_before_ms: int, after: Place | None, limit: int
@@ -168,15 +188,20 @@ class SqliteArchive:
         """See `Archive.held_ids`."""
         return [entity_id for (entity_id,) in await self._database.rows("held_ids", operator_id)]
 
-    async def _remove(self, lease: Lease, name: str, rows: Sequence[tuple[int, Row]]) -> Removed:
+    async def _remove(self, lease: Lease, what: str, rows: Sequence[tuple[int, Row]]) -> Removed:
         """Delete rows, each given with the number of its entity."""
         numbers = msgspec.json.encode(sorted({number for number, _ in rows})).decode()
 
         def task(connection: apsw.Connection) -> Removed:
             held = set(_numbers(scalar(connection, "held_numbers", lease.operator_id, numbers)))
             before = connection.total_changes()
-            connection.executemany(SQL[name], [row for number, row in rows if number not in held])
-            kept = [at for at, (number, _) in enumerate(rows) if number in held] if held else []
+            going = [row for number, row in rows if number not in held]
+            connection.executemany(SQL[f"remove_{what}"], going)
+            kept = [
+                at
+                for at, (number, row) in enumerate(rows)
+                if number in held and one_row(connection, f"kept_{what}", *row)
+            ]
             return Removed(connection.total_changes() - before, kept)
 
         return await self._under(lease, task)

@@ -2,11 +2,13 @@
 -- found by entity and time in the index entity_events, erased entities in the index tombstones.
 
 -- name: take_lease
+-- One that ends in more than ten minutes was taken by a clock that was wrong.
 INSERT INTO retention_leases (operator_id, holder, taken_at_ms, expires_at_ms) VALUES (?, ?, ?, ?)
 ON CONFLICT (operator_id) DO UPDATE SET
     holder = excluded.holder, taken_at_ms = excluded.taken_at_ms, expires_at_ms = excluded.expires_at_ms
 WHERE retention_leases.holder IN ('', excluded.holder)
     OR retention_leases.expires_at_ms <= excluded.taken_at_ms
+    OR retention_leases.expires_at_ms > excluded.taken_at_ms + 600000
 RETURNING operator_id
 
 -- name: renew_lease
@@ -112,6 +114,7 @@ WHERE e.operator_id = ?1 AND e.deleted_at_ms IS NOT NULL
         SELECT 1 FROM legal_holds AS h
         WHERE h.operator_id = e.operator_id AND h.external_id = e.external_id
     )
+ORDER BY e.deleted_at_ms, e.entity_no, s.state_key
 
 -- name: held_numbers
 -- [entity_no] of those entities in a JSON array that are held.
@@ -124,6 +127,12 @@ WHERE e.operator_id = ?1
 -- name: remove_event
 -- By its id as well: the number of a row that is gone may be another event's by now.
 DELETE FROM events WHERE event_no = ?2 AND operator_id = ?1 AND event_id = ?3
+
+-- name: kept_event
+SELECT 1 FROM events WHERE event_no = ?2 AND operator_id = ?1 AND event_id = ?3
+
+-- name: kept_state
+SELECT 1 FROM states WHERE operator_id = ?1 AND entity_no = ?2 AND state_key = ?3
 
 -- name: remove_state
 DELETE FROM states WHERE operator_id = ?1 AND entity_no = ?2 AND state_key = ?3
