@@ -98,10 +98,12 @@ class KeyRing:
         ):
             await self._reload()
         before = self._known.get(operator_id)
+        if before is not None and before.fresh_until_s >= fresh_until_s:
+            return before  # this answer was overtaken by one that was asked for later
         made_of = [(key.key_id, key.salt, key.master_key_id in self._masters) for key in keys]
         if before is None or before.keys != made_of:
-            if before is not None and len(before.keys) > len(made_of):
-                return before  # an answer that was overtaken by a later one
+            # Fewer keys than before are what there is, too: the database may have been taken back, and
+            # what is sealed with a key that it does not have is lost.
             sealer = sealer_of(self._masters, keys)
             of_key = (operator_id, sealer.key_id)
             sealer.seals = self._seals.setdefault(of_key, sealer.seals)
@@ -138,11 +140,10 @@ class KeyRing:
         if newest.key_id != key_id or newest.master_key_id not in self._masters:
             return  # somebody else was first, or has to be
         key = next_data_key(self._masters, newest, newest.master_key_id, now_ms())
-        if await self._store.data_keys.add(key):
+        detail = {"dataKey": key.key_id, "masterKey": key.master_key_id, "sealed": total}
+        entry = Entry("crypto.data_key_added", SERVER, str(key.key_id), detail)
+        if await self._store.data_keys.add(key, audit=entry):
             _log.warning("nonce_budget_renewed", **of_key, new_data_key=key.key_id)
-            detail = {"dataKey": key.key_id, "masterKey": key.master_key_id, "sealed": total}
-            entry = Entry("crypto.data_key_added", SERVER, str(key.key_id), detail)
-            await self._store.audit.record(operator_id, [entry])
 
     def _is_news(self, *found: object) -> bool:
         """False for what has been said: it is found again until somebody does something about it."""

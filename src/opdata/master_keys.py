@@ -11,9 +11,10 @@ import fcntl
 import hmac
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,22 +37,13 @@ class SealedWith(Struct, frozen=True):
 def load_master_keys(data_dir: Path, text: str = "") -> dict[int, bytes]:
     """The master keys of `text`, or of the key file in `data_dir` when it is empty, by id.
 
-    Raises `MasterKeyMissing` when there is neither, `StartupError` for what is malformed or a file
-    that others may read. No message shows any part of a key.
+    Raises `MasterKeyMissing` when there is neither, `StartupError` for what is malformed, a file that
+    others may read or one that cannot be read. No message shows any part of a key.
     """
-    path = data_dir / MASTER_KEY_FILE
     if text:
         return _parsed(text, "OPDATA_MASTER_KEY")
-    try:
-        handle = path.open("rb")
-    except FileNotFoundError:
-        message = f"No master key: set OPDATA_MASTER_KEY or put the key file back at {path}"
-        raise MasterKeyMissing(message) from None
-    with handle as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            message = f"{path} can be read by others; run: chmod 600 {path}"
-            raise StartupError(message)
-        return _parsed(file.read().decode("ascii", errors="replace"), str(path))
+    path = data_dir / MASTER_KEY_FILE
+    return _parsed(_read(path)[0], str(path))
 
 
 def create_key_file(data_dir: Path) -> None:
@@ -60,26 +52,38 @@ def create_key_file(data_dir: Path) -> None:
     An existing file is never touched: losing it loses every personal field sealed with it. Raises
     `FileExistsError` then.
     """
-    with _draft(data_dir, os.urandom(32).hex() + "\n") as draft:
-        (data_dir / MASTER_KEY_FILE).hardlink_to(draft)
+    path = data_dir / MASTER_KEY_FILE
+    with _draft(path, os.urandom(32).hex() + "\n") as draft:
+        path.hardlink_to(draft)
 
 
 def add_to_key_file(data_dir: Path, in_use: int) -> dict[int, bytes]:
     """Add a new random master key to the file; return all it has then. Durable before this returns.
 
     `in_use` is the newest that anything is sealed under: a file that has a newer one stays as it is,
-    so that nobody who was interrupted adds a second. Raises as `load_master_keys` does.
+    so that nobody who was interrupted adds a second. It stays its owner's, and where a link has it.
+    Raises as `load_master_keys` does, and `StartupError` when it cannot be written.
     """
-    path = data_dir / MASTER_KEY_FILE
-    with _alone(data_dir):
-        keys = load_master_keys(data_dir)
-        if max(keys) > in_use:
-            return keys
-        key_id, key = max(keys) + 1, os.urandom(32)
-        before = path.read_text("ascii").rstrip("\n")
-        with _draft(data_dir, f"{before}\n{key_id}:{key.hex()}\n") as draft:
-            draft.replace(path)
-        return {**keys, key_id: key}
+    # What a link leads to is changed, and not replaced by a file that is nowhere else.
+    path = Path(os.path.realpath(data_dir / MASTER_KEY_FILE))
+    try:
+        with _alone(path.parent):
+            return _with_new_key(path, in_use)
+    except OSError as error:
+        message = f"No key can be added to {path}: {error.strerror}"
+        raise StartupError(message) from error
+
+
+def _with_new_key(path: Path, in_use: int) -> dict[int, bytes]:
+    text, status = _read(path)
+    keys = _parsed(text, str(path))
+    if max(keys) > in_use:
+        return keys
+    key_id, key = max(keys) + 1, os.urandom(32)
+    before = text.rstrip("\n")
+    with _draft(path, f"{before}\n{key_id}:{key.hex()}\n", like=status) as draft:
+        draft.replace(path)
+    return {**keys, key_id: key}
 
 
 def new_part(keys: Mapping[int, bytes]) -> str:
@@ -110,6 +114,24 @@ def require_right_keys(keys: Mapping[int, bytes], sealed_with: SealedWith) -> No
         raise MasterKeyMissing(message)
 
 
+def _read(path: Path) -> tuple[str, os.stat_result]:
+    """The text of the key file, and whose it is."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            text = file.read().decode("ascii", errors="replace")
+    except FileNotFoundError:
+        message = f"No master key: set OPDATA_MASTER_KEY or put the key file back at {path}"
+        raise MasterKeyMissing(message) from None
+    except OSError as error:
+        message = f"The master key in {path} cannot be read: {error.strerror}"
+        raise StartupError(message) from error
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        message = f"{path} can be read by others; run: chmod 600 {path}"
+        raise StartupError(message)
+    return text, status
+
+
 def _parsed(text: str, origin: str) -> dict[int, bytes]:
     keys: dict[int, bytes] = {}
     for at, part in enumerate(re.split(r"[,\n]", text.strip())):
@@ -133,28 +155,33 @@ def _listed(key_ids: list[int]) -> str:
 
 
 @contextmanager
-def _draft(data_dir: Path, text: str) -> Iterator[Path]:
-    """A file with that text, on disk under a name of its own, to be given its own in one step.
+def _draft(path: Path, text: str, like: os.stat_result | None = None) -> Iterator[Path]:
+    """A file with that text, on disk beside `path` under another name, to be given its own in one step.
 
-    Whoever finds the file finds all of it.
+    Whoever finds the file finds all of it. Owner and group are those of `like`, as far as we may give
+    it away: who rotates may be root, and the server has to read it.
     """
-    draft = data_dir / f"{MASTER_KEY_FILE}.{os.getpid()}"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # By chance: in containers that share a folder, processes have the same numbers.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="ascii") as file:
+            if like is not None:
+                with suppress(OSError):
+                    os.fchown(file.fileno(), like.st_uid, like.st_gid)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         yield draft
     finally:
         draft.unlink(missing_ok=True)
-    flush(data_dir)
+    flush(path.parent)
 
 
 @contextmanager
-def _alone(data_dir: Path) -> Iterator[None]:
-    """Nobody else changes the file meanwhile."""
-    handle = os.open(data_dir, os.O_RDONLY)
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else changes the file in there meanwhile."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -19,14 +19,24 @@ from msgspec import Struct
 from opdata.audit import INSTALLATION, Entry
 from opdata.clock import now_ms
 from opdata.errors import MasterKeyMismatch, SealBroken
+from opdata.key_ring import FRESH_S
 from opdata.master_keys import check_value
 from opdata.model import KEY_ID_BYTES, DataKey, key_id_of
 from opdata.pii import Sealer, next_data_key, sealer_of
 from opdata.storage.base import Store
 from opdata.storage.data_keys import Resealed, SealedRecord
 
-SETTLE_S: Final = 10.0
-"""Longer than servers seal with a key once there is a newer one: their sealers' age, and a write."""
+_LOCKS_OF_A_WRITE: Final = 5
+
+
+def settle_s(busy_timeout_s: float) -> float:
+    """Longer than servers seal with a key once there is a newer one, in seconds.
+
+    A sealer is as old as it may be when a request begins, and its write then waits for every lock for as
+    long as it may.
+    """
+    return FRESH_S + _LOCKS_OF_A_WRITE * busy_timeout_s
+
 
 _WALK: Final = 5_000
 _BATCH: Final = 500
@@ -142,37 +152,40 @@ async def rotate(
     show: Show,
     *,
     actor: str,
-    settle_s: float = SETTLE_S,
+    settle_s: float,
 ) -> Rotated:
     """Have everything sealed under the newest of the master keys, and under no other.
 
     `masters` has all that anything is sealed under; about `total` records are to be sealed anew. Raises
     `MasterKeyMismatch` with nothing touched, and `Unavailable`; it can be called again then.
     """
-    rotation = _Rotation(store, masters, total, show)
+    rotation = _Rotation(store, masters, total, show, actor)
     if added := await rotation.add_keys():
         detail = {"masterKey": rotation.target, "operators": added}
         await store.audit.record(INSTALLATION, [Entry("crypto.key_added", actor, detail=detail)])
     finished = await rotation.reseal_all(settle_s)
-    if finished:
-        await rotation.retire()
-        # The records of before are kept in no earlier version of a row, either.
-        await store.sweep_erased()
     rotated = rotation.result(stubborn=not finished)
     if finished:
+        # The records of before are kept in no earlier version of a row, either.
+        await store.sweep_erased()
         detail = {"masterKey": rotated.master_key_id, "resealed": rotated.resealed}
         await store.audit.record(INSTALLATION, [Entry("crypto.rotated", actor, detail=detail)])
+        # Last of all: a rotation that stops before this is one to go on with, and none to begin anew.
+        await rotation.retire()
     return rotated
 
 
 class _Rotation:
     """A rotation under way, to the master key `target`."""
 
-    def __init__(self, store: Store, masters: Mapping[int, bytes], total: int, show: Show) -> None:
+    def __init__(
+        self, store: Store, masters: Mapping[int, bytes], total: int, show: Show, actor: str
+    ) -> None:
         self._store = store
         self._masters = masters
         self._total = total
         self._show = show
+        self._actor = actor
         self.target = max(masters)
         self._resealed = 0
         self._broken: dict[Broken, int] = {}
@@ -192,7 +205,9 @@ class _Rotation:
             newest = own[-1]
             if newest.master_key_id != self.target:
                 key = next_data_key(self._masters, newest, self.target, now_ms())
-                added += await self._store.data_keys.add(key)
+                detail = {"dataKey": key.key_id, "masterKey": self.target}
+                entry = Entry("crypto.data_key_added", self._actor, str(key.key_id), detail)
+                added += await self._store.data_keys.add(key, audit=entry)
         return added
 
     async def reseal_all(self, settle_s: float) -> bool:
@@ -238,6 +253,7 @@ class _Rotation:
             return 0
         operator_id = own[0].operator_id
         sealer = sealer_of(self._masters, own)
+        under = next(key for key in own if key.key_id == sealer.key_id)
         found, after = 0, ""
         while True:
             records, walked_to = await self._store.data_keys.sealed_before(
@@ -245,15 +261,16 @@ class _Rotation:
             )
             for start in range(0, len(records), _BATCH):
                 batch = records[start : start + _BATCH]
-                found += await self._reseal_batch(sealer, operator_id, batch)
+                found += await self._reseal_batch(sealer, under, batch)
                 self._say()
             if walked_to is None:
                 return found
             after = walked_to
 
     async def _reseal_batch(
-        self, sealer: Sealer, operator_id: int, records: Sequence[SealedRecord]
+        self, sealer: Sealer, under: DataKey, records: Sequence[SealedRecord]
     ) -> int:
+        operator_id = under.operator_id
         opened = []
         for record in records:
             try:
@@ -269,7 +286,7 @@ class _Rotation:
             for (record, _), after in zip(opened, sealed, strict=True)
         ]
         begun_s = time.monotonic()
-        self._resealed += await self._store.data_keys.reseal(operator_id, replaced)
+        self._resealed += await self._store.data_keys.reseal(replaced, under=under)
         await self._store.data_keys.count_seals(operator_id, sealer.key_id, sealer.seals.take())
         # Half of the time belongs to the servers' writes.
         await asyncio.sleep(time.monotonic() - begun_s)

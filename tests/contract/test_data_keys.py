@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec.structs import replace
 
+from opdata.audit import Entry
 from opdata.errors import Unavailable
 from opdata.model import DataKey
 from opdata.storage.base import Store
@@ -21,6 +22,14 @@ LATER_MS = NOW_MS + 1_000
 def key_of(tenant: Tenant, key_id: int, master_key_id: int = 1) -> DataKey:
     salt, fingerprint_key = bytes([key_id]) * 32, bytes([0, key_id, 0xFF])
     return DataKey(tenant.id, key_id, master_key_id, salt, fingerprint_key, NOW_MS + key_id)
+
+
+def added(key: DataKey) -> Entry:
+    return Entry("crypto.data_key_added", "cli:test", str(key.key_id))
+
+
+async def add(keys: DataKeys, key: DataKey) -> bool:
+    return await keys.add(key, audit=added(key))
 
 
 def record(key_id: int, rest: bytes = b"") -> bytes:
@@ -55,7 +64,7 @@ async def test_a_new_operators_key_is_under_the_master_key_that_is_in_use(
     # A server knows of key 7, and nothing is sealed under it yet.
     await store.add_key_check(7, b"check")
     before = await store.create_operator("before", b"before", NOW_MS)
-    await store.data_keys.add(key_of(ours, 2, master_key_id=5))
+    await add(store.data_keys, key_of(ours, 2, master_key_id=5))
     after = await store.create_operator("after", b"after", NOW_MS)
     assert [key.master_key_id for key in await store.data_keys.of(before.operator_id)] == [1]
     assert [key.master_key_id for key in await store.data_keys.of(after.operator_id)] == [5]
@@ -70,16 +79,16 @@ async def test_the_first_operators_key_is_under_the_newest_master_key(store: Sto
 
 async def test_of_several_who_add_a_key_of_one_id_one_does(ours: Tenant, reopen: Opener) -> None:
     stores = [ours.store, await reopen()]
-    added = await asyncio.gather(
+    done = await asyncio.gather(
         *(
-            stores[at % 2].data_keys.add(replace(key_of(ours, 2), salt=bytes([at]) * 32))
+            add(stores[at % 2].data_keys, replace(key_of(ours, 2), salt=bytes([at]) * 32))
             for at in range(6)
         )
     )
-    assert sorted(added) == [False] * 5 + [True]
-    assert [key.salt[0] for key in await ours.store.data_keys.of(ours.id)][1:] == [
-        added.index(True)
-    ]
+    assert sorted(done) == [False] * 5 + [True]
+    assert [key.salt[0] for key in await ours.store.data_keys.of(ours.id)][1:] == [done.index(True)]
+    [entry] = await ours.store.audit.chain(ours.id, after=0, limit=9)
+    assert (entry.action, entry.actor, entry.subject) == ("crypto.data_key_added", "cli:test", "2")
 
 
 async def test_seals_add_up_over_processes(ours: Tenant, theirs: Tenant, reopen: Opener) -> None:
@@ -97,7 +106,7 @@ async def test_keys_before_one_are_retired_once(ours: Tenant, theirs: Tenant) ->
     keys = ours.store.data_keys
     for tenant in (ours, theirs):
         for key_id in (2, 3):
-            await keys.add(key_of(tenant, key_id))
+            await add(keys, key_of(tenant, key_id))
     await keys.retire(ours.id, 2, NOW_MS)
     await keys.retire(ours.id, 3, LATER_MS)
     assert [key.retired_at_ms for key in await keys.of(ours.id)] == [NOW_MS, LATER_MS, None]
@@ -164,7 +173,9 @@ async def test_a_record_is_replaced_where_it_still_is_what_it_was(
         Resealed(name, record(1, name.encode()), record(2, b"anew"))
         for name in ("a", "b", "c", "d", "never was")
     ]
-    assert await ours.store.data_keys.reseal(ours.id, moves) == 1
+    key = key_of(ours, 2)
+    await add(ours.store.data_keys, key)
+    assert await ours.store.data_keys.reseal(moves, under=key) == 1
     assert await sealed_of(ours, "b") == record(2, b"newer")
     assert await ours.entity("c") is None
     assert await sealed_of(ours, "d") == record(2, b"another life")
@@ -172,11 +183,29 @@ async def test_a_record_is_replaced_where_it_still_is_what_it_was(
     assert before is not None
     assert await ours.entity("a") == replace(before, sealed=record(2, b"anew"))
     # Done again, it does nothing; and an unchanged item is known as before.
-    assert await ours.store.data_keys.reseal(ours.id, moves) == 0
-    assert await ours.store.data_keys.reseal(ours.id, []) == 0
+    assert await ours.store.data_keys.reseal(moves, under=key) == 0
+    assert await ours.store.data_keys.reseal([], under=key) == 0
     seal = Seal()
     await ours.upsert(entity_row("a"), seal=seal)
     assert not any(seal.calls)
+
+
+async def test_nothing_is_replaced_under_a_key_that_is_not_stored(
+    ours: Tenant, theirs: Tenant
+) -> None:
+    keys, stored = ours.store.data_keys, key_of(ours, 2)
+    await store_sealed(ours, {"a": record(1)})
+    moves = [Resealed("a", record(1), record(2))]
+    await add(keys, replace(stored, operator_id=theirs.id))
+    assert await keys.reseal(moves, under=stored) == 0
+    await add(keys, stored)
+    assert await keys.reseal(moves, under=replace(stored, salt=bytes(32))) == 0
+    assert await keys.reseal(moves, under=replace(stored, key_id=3)) == 0
+    assert await sealed_of(ours, "a") == record(1)
+    # What a process has read before seals were counted is the same key.
+    await keys.count_seals(ours.id, 2, 5)
+    assert await keys.reseal(moves, under=stored) == 1
+    assert await sealed_of(ours, "a") == record(2)
 
 
 async def test_upserts_and_moves_in_opposite_orders_do_not_stop_each_other(
@@ -185,6 +214,8 @@ async def test_upserts_and_moves_in_opposite_orders_do_not_stop_each_other(
     names = [f"p{at:03}" for at in range(100)]
     await store_sealed(ours, {name: record(1) for name in names})
     other = ours.through(await reopen())
+    key = key_of(ours, 2)
+    await add(ours.store.data_keys, key)
 
     async def upsert(turn: int) -> None:
         rows = [entity_row(name, f"[{turn}]") for name in reversed(names)]
@@ -192,7 +223,7 @@ async def test_upserts_and_moves_in_opposite_orders_do_not_stop_each_other(
 
     async def move(turn: int) -> None:
         moves = [Resealed(name, record(1), record(2, b"%d" % turn)) for name in names]
-        await ours.store.data_keys.reseal(ours.id, moves)
+        await ours.store.data_keys.reseal(moves, under=key)
 
     await asyncio.gather(*(task(turn) for turn in range(5) for task in (upsert, move)))
     assert {await sealed_of(ours, name) for name in names} == {record(2, b"upsert")}
@@ -201,12 +232,12 @@ async def test_upserts_and_moves_in_opposite_orders_do_not_stop_each_other(
 EVERY_METHOD: dict[str, Callable[[DataKeys, Tenant], Awaitable[object]]] = {
     "of": lambda keys, t: keys.of(t.id),
     "all": lambda keys, _: keys.all(),
-    "add": lambda keys, t: keys.add(key_of(t, 2)),
+    "add": lambda keys, t: add(keys, key_of(t, 2)),
     "count_seals": lambda keys, t: keys.count_seals(t.id, 1, 1),
     "retire": lambda keys, t: keys.retire(t.id, 1, NOW_MS),
     "census": lambda keys, t: keys.census(t.id, after="", walk=1),
     "sealed_before": lambda keys, t: keys.sealed_before(t.id, 1, after="", walk=1),
-    "reseal": lambda keys, t: keys.reseal(t.id, [Resealed("p", b"", b"")]),
+    "reseal": lambda keys, t: keys.reseal([Resealed("p", b"", b"")], under=key_of(t, 2)),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opdata.audit import INSTALLATION
+from opdata.audit import INSTALLATION, Entry
 from opdata.errors import MasterKeyMismatch, Unavailable
 from opdata.master_keys import check_value
 from opdata.model import DataKey, Operator
@@ -73,9 +73,9 @@ class Meddling:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._keys, name)
 
-    async def reseal(self, operator_id: int, records: Sequence[Resealed]) -> int:
+    async def reseal(self, records: Sequence[Resealed], *, under: DataKey) -> int:
         await self._meddle()
-        return await self._keys.reseal(operator_id, records)
+        return await self._keys.reseal(records, under=under)
 
 
 def meddling(store: Store, meddle: Callable[[], Awaitable[object]]) -> Store:
@@ -118,6 +118,10 @@ async def test_after_a_rotation_nothing_needs_the_older_master_key(
     assert newest.sealed_count == 12
     actions = [one.action for one in await store.audit.chain(INSTALLATION, after=0, limit=10)]
     assert actions == ["crypto.key_added", "crypto.rotated"]
+    for tenant in (ours, theirs):
+        [entry] = await store.audit.chain(tenant.id, after=0, limit=10)
+        assert entry.action == "crypto.data_key_added"
+        assert (entry.actor, entry.subject) == ("cli:test", "2")
 
 
 async def test_fingerprints_survive_rotation_after_rotation(ours: Tenant) -> None:
@@ -193,6 +197,77 @@ async def test_an_interrupted_rotation_is_finished_by_the_next(
     assert len(use.data_keys) == 6
     for tenant in (ours, theirs):
         assert await opened(tenant.through(between), {2: B}) == all_of(*NAMES)
+
+
+class TakenBack:
+    """`DataKeys` whose first new key is gone when records are to be replaced: it never was committed."""
+
+    def __init__(self, store: Store) -> None:
+        self._keys = store.data_keys
+        self._lost: list[DataKey] = []
+        self._is_back = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keys, name)
+
+    async def add(self, key: DataKey, *, audit: Entry) -> bool:
+        if self._lost:
+            return await self._keys.add(key, audit=audit)
+        self._lost.append(key)
+        return True
+
+    async def all(self) -> Sequence[DataKey]:
+        return [*await self._keys.all(), *(() if self._is_back else self._lost)]
+
+    async def reseal(self, records: Sequence[Resealed], *, under: DataKey) -> int:
+        self._is_back = True
+        return await self._keys.reseal(records, under=under)
+
+
+async def test_a_data_key_that_is_lost_under_a_rotation_seals_nothing(
+    store: Store, ours: Tenant, reopen: Opener
+) -> None:
+    """As when a replica takes over that is behind, or an older copy is put in the database's place."""
+    await fill(ours, {1: A}, *NAMES)
+    store.data_keys = TakenBack(store)
+    done = await rotated(store, {1: A, 2: B})
+    assert (done.resealed, list(done.broken), done.stubborn) == (len(NAMES), [], False)
+    between = await reopen()
+    assert await opened(ours.through(between), {2: B}) == all_of(*NAMES)
+    assert [key.master_key_id for key in await between.data_keys.of(ours.id)] == [1, 2]
+
+
+@pytest.mark.parametrize("failing", ["sweep_erased", "audit.record", "data_keys.retire"])
+async def test_a_rotation_that_stops_near_its_end_is_one_to_go_on_with(
+    ours: Tenant, theirs: Tenant, reopen: Opener, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run asks `is_done`, and would make a third master key."""
+    await fill(ours, {1: A}, *NAMES)
+    await fill(theirs, {1: A}, "p")
+    first = await reopen()
+    where: Any = first
+    *path, method = failing.split(".")
+    for name in path:
+        where = getattr(where, name)
+    whole = getattr(where, method)
+
+    async def fail(*values: object) -> object:
+        if method == "record":
+            entries: Any = values[1]
+            if entries[0].action != "crypto.rotated":
+                return await whole(*values)
+        if method == "retire" and values[0] == ours.id:
+            return await whole(*values)
+        raise Unavailable
+
+    monkeypatch.setattr(where, method, fail)
+    with pytest.raises(Unavailable):
+        await rotated(first, {1: A, 2: B})
+    assert not (await key_use(ours.store)).is_done(2)
+
+    assert (await rotated(ours.store, {1: A, 2: B})).resealed == 0
+    assert (await key_use(ours.store)).is_done(2)
+    assert [key.key_id for key in await ours.store.data_keys.of(ours.id)] == [1, 2]
 
 
 async def test_two_rotations_at_once_are_one(store: Store, ours: Tenant, reopen: Opener) -> None:
@@ -290,7 +365,8 @@ async def test_records_of_a_second_key_under_the_same_master_stay_as_they_are(
     await rotated(ours.store, {1: A, 2: B})
     await fill(ours, {2: B}, "a")
     key = DataKey(ours.id, 3, 2, bytes(32), None, NOW_MS)
-    await ours.store.data_keys.add(key)
+    entry = Entry("crypto.data_key_added", "cli:test", "3")
+    await ours.store.data_keys.add(key, audit=entry)
     await fill(ours, {2: B}, "b")
     done = await rotated(ours.store, {1: A, 2: B})
     use: KeyUse = await key_use(ours.store)

@@ -38,12 +38,13 @@ def send(client: httpx2.Client, items: list[dict[str, Any]], kind: str = "entiti
 
 
 def rotation(server: RunningServer) -> subprocess.Popen[bytes]:
+    database = {"OPDATA_DB": server.settings.db} if server.settings.db else {}
     return subprocess.Popen(
         [OPDATA, "crypto", "rotate", "--data-dir", str(server.data_dir), "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "OPDATA_DB": server.settings.db} if server.settings.db else None,
+        env={**os.environ, **database, "OPDATA_BUSY_TIMEOUT_S": "0.5"},  # it waits five of it
     )
 
 

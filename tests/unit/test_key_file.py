@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 import threading
@@ -156,6 +158,84 @@ def test_keys_that_are_added_at_the_same_moment_are_one(tmp_path: Path) -> None:
         thread.join(10)
     assert found == [load_master_keys(tmp_path)] * 8
     assert sorted(found[0]) == [1, 2]
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / MASTER_KEY_FILE
+    path.mkdir()
+    for use in (load_master_keys, lambda folder: add_to_key_file(folder, 1)):
+        with pytest.raises(StartupError, match="Is a directory") as refused:
+            use(tmp_path)
+        assert str(path) in str(refused.value)
+    path.rmdir()
+    path.symlink_to(path)
+    for use in (load_master_keys, lambda folder: add_to_key_file(folder, 1)):
+        with pytest.raises(StartupError, match="symbolic links") as refused:
+            use(tmp_path)
+        assert str(path) in str(refused.value)
+
+
+def test_a_file_that_cannot_be_replaced_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_key_file(tmp_path)
+    before = (tmp_path / MASTER_KEY_FILE).read_text()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StartupError, match=r"master\.key: No space left"):
+        add_to_key_file(tmp_path, 1)
+    assert (tmp_path / MASTER_KEY_FILE).read_text() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [MASTER_KEY_FILE]
+
+
+def test_a_key_is_added_where_a_link_leads(tmp_path: Path) -> None:
+    kept, folder = tmp_path / "kept", tmp_path / "data"
+    for one in (kept, folder):
+        one.mkdir()
+    create_key_file(kept)
+    real = (kept / MASTER_KEY_FILE).rename(kept / "secret")
+    (folder / MASTER_KEY_FILE).symlink_to("../kept/secret")
+    added = add_to_key_file(folder, 1)
+    assert (folder / MASTER_KEY_FILE).is_symlink()
+    assert real.read_text().count("\n") == 2
+    assert load_master_keys(folder) == added
+    assert [entry.name for entry in (*kept.iterdir(), *folder.iterdir())] == [
+        "secret",
+        MASTER_KEY_FILE,
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_stays_its_owners(tmp_path: Path) -> None:
+    create_key_file(tmp_path)
+    path = tmp_path / MASTER_KEY_FILE
+    os.chown(path, 12_345, 54_321)
+    add_to_key_file(tmp_path, 1)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12_345, 54_321, 0o600)
+
+
+def test_who_may_not_give_the_file_away_adds_a_key_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_key_file(tmp_path)
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    assert sorted(add_to_key_file(tmp_path, 1)) == [1, 2]
+
+
+def test_what_another_container_of_our_number_has_begun_is_left_alone(tmp_path: Path) -> None:
+    create_key_file(tmp_path)
+    other = tmp_path / f"{MASTER_KEY_FILE}.{os.getpid()}"
+    other.write_text("another's draft")
+    add_to_key_file(tmp_path, 1)
+    assert other.read_text() == "another's draft"
 
 
 def test_keys_are_right_that_open_all_that_is_sealed() -> None:

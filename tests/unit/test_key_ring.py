@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from opdata import key_ring
+from opdata.audit import Entry
 from opdata.clock import now_ms
 from opdata.config import Settings
 from opdata.errors import SealBroken, StartupError, Unavailable
 from opdata.key_ring import NONCE_BUDGET, KeyRing, NonceBudget
 from opdata.logs import configure_logging
-from opdata.master_keys import check_value
+from opdata.master_keys import MASTER_KEY_FILE, add_to_key_file, check_value, load_master_keys
 from opdata.model import DataKey
 from opdata.pii import Sealer, next_data_key, sealer_of
 from opdata.storage import open_store
@@ -59,7 +61,8 @@ def never_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 async def add_key(store: Store, operator: int, masters: dict[int, bytes], master: int) -> DataKey:
     newest = (await store.data_keys.of(operator))[-1]
     key = next_data_key(masters, newest, master, now_ms())
-    assert await store.data_keys.add(key)
+    entry = Entry("crypto.data_key_added", "cli:test", str(key.key_id))
+    assert await store.data_keys.add(key, audit=entry)
     return key
 
 
@@ -94,6 +97,75 @@ async def test_an_unchanged_sealer_stays(store: Store, operator: int) -> None:
     before = await ring.sealer(operator)
     await store.data_keys.count_seals(operator, 1, 5)
     assert await ring.sealer(operator) is before
+
+
+@pytest.mark.usefixtures("never_fresh")
+async def test_a_data_key_that_the_database_has_lost_seals_nothing_more(
+    store: Store, operator: int, tmp_path: Path
+) -> None:
+    """As when the database was taken back to before a rotation, under a running server."""
+    ring = KeyRing(store, lambda: {1: A})
+    await add_key(store, operator, {1: A}, 1)
+    assert (await ring.sealer(operator)).key_id == 2
+    database = sqlite3.connect(tmp_path / "opdata.db")
+    with database:
+        database.execute("DELETE FROM data_keys WHERE key_id = 2")
+    database.close()
+    own = await ring.sealer(operator)
+    assert own.key_id == 1
+    anew = await KeyRing(store, lambda: {1: A}).sealer(operator)
+    assert anew.open("p", seal(own)) == b"secret"
+
+
+@pytest.mark.usefixtures("never_fresh")
+async def test_an_answer_that_was_overtaken_by_a_later_one_is_passed_over(
+    store: Store, operator: int
+) -> None:
+    late = Late(store)
+    ring = KeyRing(late, lambda: {1: A})  # type: ignore[arg-type] # the part that a ring uses
+    overtaken = asyncio.create_task(ring.sealer(operator))
+    await late.asked.wait()
+    await add_key(store, operator, {1: A}, 1)
+    assert (await ring.sealer(operator)).key_id == 2
+    late.answer.set()
+    assert (await overtaken).key_id == 2
+
+
+class Late:
+    """A store whose first answer is held back until `answer` is set."""
+
+    def __init__(self, store: Store) -> None:
+        self.data_keys = self
+        self.asked = asyncio.Event()
+        self.answer = asyncio.Event()
+        self._store = store
+
+    async def of(self, operator_id: int) -> Sequence[DataKey]:
+        first, keys = not self.asked.is_set(), await self._store.data_keys.of(operator_id)
+        self.asked.set()
+        if first:
+            await self.answer.wait()
+        return keys
+
+
+@pytest.mark.usefixtures("never_fresh")
+async def test_a_key_file_that_cannot_be_read_stops_no_request(
+    store: Store, operator: int, tmp_path: Path, logged: Logged
+) -> None:
+    path = tmp_path / MASTER_KEY_FILE
+    path.write_text(A.hex())
+    path.chmod(0o600)
+    ring = KeyRing(store, lambda: load_master_keys(tmp_path))
+    masters = add_to_key_file(tmp_path, 1)
+    await store.add_key_check(2, check_value(masters[2]))
+    await add_key(store, operator, masters, 2)
+    aside = path.rename(tmp_path / "aside")
+    path.mkdir()
+    assert (await ring.sealer(operator)).key_id == 1
+    assert logged() == [("error", "master_keys_not_reloaded")]
+    path.rmdir()
+    aside.rename(path)
+    assert (await ring.sealer(operator)).key_id == 2
 
 
 @pytest.mark.usefixtures("never_fresh")

@@ -35,6 +35,7 @@ from opdata.rotation import (
     Rotated,
     Show,
     key_use,
+    settle_s,
 )
 from opdata.rotation import rotate as rotate_keys
 from opdata.storage.base import Store
@@ -143,7 +144,8 @@ async def _rotate(settings: Settings, *, prepare: bool, as_json: bool) -> int:
             note(f"Going on with the rotation to master key {target}.")
         with _display() as show:
             total = use.left_before(target)
-            done = await rotate_keys(store, keys, total, show, actor=actor())
+            settling_s = settle_s(settings.busy_timeout_s)
+            done = await rotate_keys(store, keys, total, show, actor=actor(), settle_s=settling_s)
         names = await _names(store, done)
     if as_json:
         print_json(

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from opdata.audit import Entry
 from opdata.model import DataKey
 
 
@@ -38,8 +39,11 @@ class DataKeys(Protocol):
     async def all(self) -> Sequence[DataKey]:
         """Every operator's, by operator and id."""
 
-    async def add(self, key: DataKey) -> bool:
-        """Add a key; False, and nothing is done, when the operator has one of that id."""
+    async def add(self, key: DataKey, *, audit: Entry) -> bool:
+        """Add a key, and its entry to the operator's chain, in one transaction.
+
+        False, and nothing is done, when the operator has one of that id.
+        """
 
     async def count_seals(self, operator_id: int, key_id: int, count: int) -> int:
         """Add to a key's `sealed_count`; return what it is then, 0 when there is no such key."""
@@ -64,8 +68,11 @@ class DataKeys(Protocol):
         By name in code point order; second comes the name to go on after, None when there are no more.
         """
 
-    async def reseal(self, operator_id: int, records: Sequence[Resealed]) -> int:
+    async def reseal(self, records: Sequence[Resealed], *, under: DataKey) -> int:
         """Replace the sealed part of live entities where it still is what it was; return how many it was.
+
+        `under` is the key that seals what is to stand there. 0, and nothing is done, when its operator
+        does not have it, with that salt, as it may after a restore: what it sealed would be lost.
 
         Whatever was upserted or erased meanwhile stays as it is. Nothing else of an entity changes.
         `records` come by name in code point order.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from opdata import rotation
 from opdata.cli import crypto
 from opdata.master_keys import MASTER_KEY_FILE, load_master_keys
 from tests.support.stored import stored_at
@@ -19,7 +17,7 @@ KEY_LINE = re.compile(r"2:[0-9a-f]{64}\n")
 
 @pytest.fixture(autouse=True)
 def nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crypto, "rotate_keys", partial(rotation.rotate, settle_s=0))
+    monkeypatch.setattr(crypto, "settle_s", lambda _: 0)
 
 
 def key_file(database: Path) -> Path:

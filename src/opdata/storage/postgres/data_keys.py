@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from opdata.audit import Entry
 from opdata.model import KEY_ID_BYTES, DataKey, key_id_of
 from opdata.storage.data_keys import Resealed, SealedRecord
+from opdata.storage.postgres.audit import append
 from opdata.storage.postgres.connection import SQL, Connection, joined
 from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.scans import AFTER_ANY_NAME
@@ -25,11 +27,14 @@ class PostgresDataKeys:
         """See `DataKeys.all`."""
         return [DataKey(*row) for row in await self._database.rows("data_keys_of_all")]
 
-    async def add(self, key: DataKey) -> bool:
+    async def add(self, key: DataKey, *, audit: Entry) -> bool:
         """See `DataKeys.add`."""
 
         async def work(transaction: Transaction) -> bool:
-            return await _add(transaction.connection, key)
+            added = await _add(transaction.connection, key)
+            if added:
+                await append(transaction, key.operator_id, audit)
+            return added
 
         return await self._database.transaction(work, operator_id=key.operator_id)
 
@@ -74,7 +79,7 @@ class PostgresDataKeys:
             rows = await connection.fetch(SQL["sealed_before"], operator_id, after, end, least)
         return [SealedRecord(*row) for row in rows], walked_to
 
-    async def reseal(self, operator_id: int, records: Sequence[Resealed]) -> int:
+    async def reseal(self, records: Sequence[Resealed], *, under: DataKey) -> int:
         """See `DataKeys.reseal`."""
         values = (
             joined([one.external_id for one in records]),
@@ -82,8 +87,14 @@ class PostgresDataKeys:
             joined([one.after.hex() for one in records]),
         )
 
+        operator_id = under.operator_id
+        key = (operator_id, under.key_id, under.salt)
+
         async def work(transaction: Transaction) -> int:
-            done = await transaction.connection.execute(SQL["reseal"], operator_id, *values)
+            connection = transaction.connection
+            if await connection.fetchval(SQL["hold_data_key"], *key) is None:
+                return 0
+            done = await connection.execute(SQL["reseal"], operator_id, *values)
             return int(done.rpartition(" ")[2])
 
         return await self._database.transaction(work, operator_id=operator_id)

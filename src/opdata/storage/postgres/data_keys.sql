@@ -46,6 +46,11 @@ WHERE operator_id = $1 AND external_id > $2 AND external_id <= $3 AND tombstone_
     AND substring(sealed FROM 2 FOR 4) < $4
 ORDER BY external_id
 
+-- name: hold_data_key
+-- Nobody deletes it before this transaction ends; its seals may be counted meanwhile.
+SELECT key_id FROM opdata.data_keys WHERE operator_id = $1 AND key_id = $2 AND salt = $3
+FOR KEY SHARE
+
 -- name: reseal
 -- Only what still is what was read: an upsert or an erasure that came between stays. Rows are locked in
 -- the order of the list, which is that of every batch.

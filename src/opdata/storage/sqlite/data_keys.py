@@ -7,9 +7,11 @@ from typing import Any
 
 import apsw
 
+from opdata.audit import Entry
 from opdata.model import KEY_ID_BYTES, DataKey, key_id_of
 from opdata.storage.data_keys import Resealed, SealedRecord
 from opdata.storage.scans import AFTER_ANY_NAME
+from opdata.storage.sqlite.audit import append
 from opdata.storage.sqlite.connection import SQL, scalar
 from opdata.storage.sqlite.database import Database
 
@@ -28,7 +30,7 @@ class SqliteDataKeys:
         """See `DataKeys.all`."""
         return [DataKey(*row) for row in await self._database.rows("data_keys", None)]
 
-    async def add(self, key: DataKey) -> bool:
+    async def add(self, key: DataKey, *, audit: Entry) -> bool:
         """See `DataKeys.add`."""
         values = (
             *(key.operator_id, key.key_id, key.master_key_id, key.salt, key.fingerprint_key),
@@ -37,7 +39,10 @@ class SqliteDataKeys:
 
         def task(connection: apsw.Connection) -> bool:
             connection.execute(SQL["add_data_key"], values)
-            return connection.changes() > 0
+            added = connection.changes() > 0
+            if added:
+                append(connection, key.operator_id, audit)
+            return added
 
         return await self._database.write(task)
 
@@ -83,13 +88,16 @@ class SqliteDataKeys:
 
         return await self._database.read(read)
 
-    async def reseal(self, operator_id: int, records: Sequence[Resealed]) -> int:
+    async def reseal(self, records: Sequence[Resealed], *, under: DataKey) -> int:
         """See `DataKeys.reseal`."""
         values: list[tuple[Any, ...]] = [
-            (operator_id, one.external_id, one.before, one.after) for one in records
+            (under.operator_id, one.external_id, one.before, one.after) for one in records
         ]
+        key = (under.operator_id, under.key_id, under.salt)
 
         def task(connection: apsw.Connection) -> int:
+            if scalar(connection, "has_data_key", *key) is None:
+                return 0
             before = connection.total_changes()
             connection.executemany(SQL["reseal"], values)
             return connection.total_changes() - before

@@ -41,6 +41,9 @@ WHERE operator_id = ?1 AND external_id > ?2 AND external_id <= ?3 AND deleted_at
     AND sealed IS NOT NULL AND coalesce(substr(sealed, 2, 4), x'') < ?4
 ORDER BY external_id
 
+-- name: has_data_key
+SELECT key_id FROM data_keys WHERE operator_id = ?1 AND key_id = ?2 AND salt = ?3
+
 -- name: reseal
 -- Only what still is what was read: an upsert or an erasure that came between stays.
 UPDATE entities SET sealed = ?4
