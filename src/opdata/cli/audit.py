@@ -57,7 +57,7 @@ async def list_(
     if not 1 <= limit <= MAX_PAGE_ITEMS:
         message = f"--limit must be 1 to {MAX_PAGE_ITEMS}, not {limit}"
         raise ConfigError(message)
-    query = AuditQuery(limit, action, _since_ms(since))
+    query = AuditQuery(limit, action=action, from_ms=_since_ms(since))
     found: list[Record] = []
     async with opened(database.settings()) as store:
         chains = await _chains(store, operator)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, is_terminal, note, print_json, print_table
+from opdata.cli.output import fail, note, print_json, print_table
+from opdata.cli.progress import counting
 from opdata.cli.stores import AsJson
 from opdata.config import load_settings, without_password
 from opdata.storage import open_for_copy
 from opdata.storage.transfer import (
     Comparison,
     Holds,
-    Progress,
     Result,
-    Show,
     copy_installation,
     verify_installation,
 )
 
 INTERRUPTED: Final = 130
-_LINE_EVERY_S: Final = 5.0
 
 _MASTER_KEY: Final = (
     "The new server needs the same master key: take master.key along to its data directory, or set "
@@ -89,8 +84,10 @@ async def _run(from_url: str, to_url: str, *, verify_only: bool) -> Result:
     work = verify_installation if verify_only else copy_installation
     busy_timeout_s = load_settings().busy_timeout_s
     async with open_for_copy(from_url, to_url, busy_timeout_s=busy_timeout_s) as (source, target):
-        with _display() as show:
-            return await work(source, target, show)
+        with counting("rows") as tell:
+            return await work(
+                source, target, lambda at: tell(f"{at.doing} {at.table}", at.rows, at.total)
+            )
 
 
 def _cells(comparison: Comparison, result: Result) -> Sequence[str]:
@@ -140,47 +137,3 @@ def _advice(result: Result, *, verify_only: bool) -> str:
         "The target stays marked as unfinished, and no server uses it. Check both databases with "
         "opdata db check, and run the same command again: what differs is copied anew."
     )
-
-
-@contextmanager
-def _display() -> Iterator[Show]:
-    """How far it has come, on standard error: a bar on a terminal, else a line now and then."""
-    if not is_terminal(sys.stderr):
-        yield _Lines().show
-        return
-    from rich.console import Console  # noqa: PLC0415 - start-up time
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rows"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                description=f"{progress.doing} {progress.table}",
-                completed=progress.rows,
-                total=progress.total,
-            )
-
-        yield show
-
-
-class _Lines:
-    """A line every few seconds, for logs."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _LINE_EVERY_S
-
-    def show(self, progress: Progress) -> None:
-        """Print the line when it is time."""
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _LINE_EVERY_S
-            note(f"{progress.doing} {progress.table}: {progress.rows:,} of {progress.total:,} rows")

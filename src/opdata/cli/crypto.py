@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
 from opdata.cli.exits import Exit
-from opdata.cli.output import fail, is_terminal, note, print_json, print_table, say, short_time
+from opdata.cli.output import fail, note, print_json, print_table, say, short_time
+from opdata.cli.progress import counting
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, actor, opened
 from opdata.clock import format_ms
 from opdata.config import Settings
@@ -33,7 +31,6 @@ from opdata.rotation import (
     MasterKeyUse,
     Progress,
     Rotated,
-    Show,
     key_use,
     settle_s,
 )
@@ -41,7 +38,6 @@ from opdata.rotation import rotate as rotate_keys
 from opdata.storage.base import Store
 
 INTERRUPTED: Final = 130
-_LINE_EVERY_S: Final = 5.0
 
 app = App(
     name="crypto",
@@ -142,10 +138,17 @@ async def _rotate(settings: Settings, *, prepare: bool, as_json: bool) -> int:
             raise StartupError(message)
         if resuming:
             note(f"Going on with the rotation to master key {target}.")
-        with _display() as show:
+        with counting("records") as tell:
             total = use.left_before(target)
             settling_s = settle_s(settings.busy_timeout_s)
-            done = await rotate_keys(store, keys, total, show, actor=actor(), settle_s=settling_s)
+            done = await rotate_keys(
+                store,
+                keys,
+                total,
+                lambda at: tell(_doing(at), at.done, at.total),
+                actor=actor(),
+                settle_s=settling_s,
+            )
         names = await _names(store, done)
     if as_json:
         print_json(
@@ -300,50 +303,6 @@ def _data_key_fields(one: DataKeyUse, names: Mapping[int, str]) -> object:
         "sealed": key.sealed_count,
         "budgetUsed": _share(one),
     }
-
-
-@contextmanager
-def _display() -> Iterator[Show]:
-    """How far it has come, on standard error: a bar on a terminal, else a line now and then."""
-    if not is_terminal(sys.stderr):
-        yield _Lines().show
-        return
-    from rich.console import Console  # noqa: PLC0415 - start-up time
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("records"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("")
-
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                description=_doing(progress),
-                completed=progress.done,
-                total=progress.total,
-            )
-
-        yield show
-
-
-class _Lines:
-    """A line every few seconds, for logs."""
-
-    def __init__(self) -> None:
-        self._next_s = time.monotonic() + _LINE_EVERY_S
-
-    def show(self, progress: Progress) -> None:
-        """Print the line when it is time."""
-        now_s = time.monotonic()
-        if now_s >= self._next_s:
-            self._next_s = now_s + _LINE_EVERY_S
-            note(f"{_doing(progress)}: {progress.done:,} of {progress.total:,} records")
 
 
 def _doing(progress: Progress) -> str:

@@ -31,11 +31,10 @@ class Page(Struct, Generic[T], frozen=True):
     more: bool
 
 
-class EventQuery(Struct, frozen=True):
-    """Newest first; `from_ms` inclusive, `to_ms` exclusive; `before` is (occurred_at_ms, position)."""
+class _NewestFirst(Struct, frozen=True):
+    """Newest first; `from_ms` inclusive, `to_ms` exclusive; `before` is a time and a number within it."""
 
     limit: int
-    event_type: str | None = None
     from_ms: int | None = None
     to_ms: int | None = None
     before: tuple[int, int] | None = None
@@ -47,10 +46,22 @@ class EventQuery(Struct, frozen=True):
 
     @property
     def until(self) -> tuple[int, int]:
-        """Time and position that all events asked for precede."""
+        """Time and number that all rows asked for precede."""
         before = self.before or (_LAST_MS, 0)
-        # Exclusive: nothing at `to_ms` itself precedes position 0 of that millisecond.
+        # Exclusive: nothing at `to_ms` itself precedes number 0 of that millisecond.
         return before if self.to_ms is None else min(before, (self.to_ms, 0))
+
+
+class EventQuery(_NewestFirst, frozen=True):
+    """Events of an entity, newest first; `before` is (occurred_at_ms, position)."""
+
+    event_type: str | None = None
+
+
+class AuditQuery(_NewestFirst, frozen=True):
+    """Entries of the audit log, newest first; `before` is (at_ms, seq)."""
+
+    action: str | None = None
 
 
 EventPosition: TypeAlias = tuple[str, int, int]
@@ -120,31 +131,6 @@ class JobQuery(Struct, frozen=True):
     def until(self) -> tuple[int, str]:
         """Time and id that all jobs asked for precede."""
         return self.before or (_LAST_MS, _AFTER_ANY_JOB)
-
-
-class AuditQuery(Struct, frozen=True):
-    """Entries of the audit log, newest first; `from_ms` inclusive, `to_ms` exclusive.
-
-    `before` is (at_ms, seq).
-    """
-
-    limit: int
-    action: str | None = None
-    from_ms: int | None = None
-    to_ms: int | None = None
-    before: tuple[int, int] | None = None
-
-    @property
-    def since_ms(self) -> int:
-        """The earliest time asked for."""
-        return _FIRST_MS if self.from_ms is None else self.from_ms
-
-    @property
-    def until(self) -> tuple[int, int]:
-        """Time and seq that all entries asked for precede."""
-        before = self.before or (_LAST_MS, 0)
-        # Exclusive: nothing at `to_ms` itself precedes seq 0 of that millisecond.
-        return before if self.to_ms is None else min(before, (self.to_ms, 0))
 
 
 def first_of(rows: Iterable[tuple[Any, ...]], limit: int) -> tuple[list[tuple[Any, ...]], bool]:

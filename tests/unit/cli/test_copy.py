@@ -10,7 +10,7 @@ import pytest
 from opdata.cli.copy import INTERRUPTED
 from opdata.storage import migrate_store
 from opdata.storage.migrate import UNFINISHED_COPY
-from opdata.storage.transfer import TABLES, Checksum, Progress
+from opdata.storage.transfer import TABLES, Checksum
 from tests.unit.cli.conftest import Run, connected, rows_of
 
 TO = "sqlite:///new/opdata.db"
@@ -262,7 +262,7 @@ def test_a_target_that_ends_up_different_stays_unfinished(
 def test_progress_is_a_line_now_and_then(
     run: Run, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opdata.cli.copy._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("opdata.cli.progress._LINE_EVERY_S", 0.0)
 
     ran = run("copy", "--from", source, "--to", TO)
     assert "copying operators: 1 of 1 rows\n" in ran.err
@@ -270,12 +270,12 @@ def test_progress_is_a_line_now_and_then(
 
 
 def test_ctrl_c_says_how_to_go_on(run: Run, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_display: object, progress: Progress) -> None:
-        if progress.table == "entities":
+    def interrupt(_lines: object, doing: str, _done: int, _total: int) -> None:
+        if doing.endswith(" entities"):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("opdata.cli.copy._Lines.show", interrupt)
+        patched.setattr("opdata.cli.progress._Lines.tell", interrupt)
         ran = run("copy", "--from", source, "--to", TO)
     assert ran.code == INTERRUPTED
     assert ran.err == "opdata: interrupted; the same command goes on from there\n"
