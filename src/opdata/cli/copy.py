@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import fail, note, print_json, print_table
 from opdata.cli.progress import counting
 from opdata.cli.stores import AsJson
@@ -21,8 +21,6 @@ from opdata.storage.transfer import (
     copy_installation,
     verify_installation,
 )
-
-INTERRUPTED: Final = 130
 
 _MASTER_KEY: Final = (
     "The new server needs the same master key: take master.key along to its data directory, or set "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import fail, note, print_json, print_table, say, short_time
 from opdata.cli.progress import counting
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, actor, opened
@@ -36,8 +36,6 @@ from opdata.rotation import (
 )
 from opdata.rotation import rotate as rotate_keys
 from opdata.storage.base import Store
-
-INTERRUPTED: Final = 130
 
 app = App(
     name="crypto",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from opdata.errors import OpdataError, StartupError, Unauthorized, Unavailable
+
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C: what a shell gives a command that died of that signal."""
 
 
 class Exit(IntEnum):

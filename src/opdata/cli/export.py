@@ -9,11 +9,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import fail, note, print_summary, say
 from opdata.cli.remote import (
     DEFAULT_URL,
-    INTERRUPTED,
     GiveUpAfter,
     Url,
     api_key,

@@ -8,9 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import fail, note, print_summary, print_table, visible
-from opdata.cli.remote import INTERRUPTED
 from opdata.cli.sending_options import SendingOptions
 from opdata.cli.source_options import SourceOptions, Sources, selection_of
 from opdata.loader.errors import LoadError, SourceUnreachable

@@ -16,7 +16,6 @@ from opdata.errors import StartupError
 
 API_KEY_VARIABLE = "OPDATA_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8080"
-INTERRUPTED = 130
 _SERVER_ERRORS = 500
 # Commands tell of waits in their progress and summaries; the client's own warnings would come on top.
 logging.getLogger("opdata.client").addHandler(logging.NullHandler())

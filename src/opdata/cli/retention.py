@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 
 from opdata.cli.db import size_text
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import note, print_json, print_table, say
 from opdata.cli.stores import (
     DEFAULT_DATABASE,
@@ -39,7 +39,6 @@ app = App(
     default_parameter=FLAGS,
 )
 
-INTERRUPTED: Final = 130
 
 _LINE_EVERY_S: Final = 5.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

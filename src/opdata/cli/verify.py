@@ -10,11 +10,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from opdata.cli.exits import Exit
+from opdata.cli.exits import INTERRUPTED, Exit
 from opdata.cli.output import fail, print_summary
 from opdata.cli.remote import (
     DEFAULT_URL,
-    INTERRUPTED,
     GiveUpAfter,
     Url,
     api_key,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opdata.cli.copy import INTERRUPTED
+from opdata.cli.exits import INTERRUPTED
 from opdata.storage import migrate_store
 from opdata.storage.migrate import UNFINISHED_COPY
 from opdata.storage.transfer import TABLES, Checksum
