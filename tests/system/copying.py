@@ -16,14 +16,14 @@ from tests.support.postgres import drop_database, new_database, postgres_server
 from tests.support.running import OPDATA
 from tests.support.stored import stored_at
 
-# A page of few rows, and a line for each: a test can stop the copy at any of them.
+# A page of few rows, and a line for each: a test can stop the copy at any of them. Both names are
+# patched and not assigned, which fails where a name is no longer there.
 _STEPWISE = """
 import sys
-from opdata.storage import transfer
-transfer.PAGE_ROWS = 500
-from opdata.cli import copy, main
-copy._LINE_EVERY_S = 0
-sys.exit(main())
+from unittest.mock import patch
+from opdata.cli import main
+with patch("opdata.storage.transfer.PAGE_ROWS", 500), patch("opdata.cli.progress._LINE_EVERY_S", 0):
+    sys.exit(main())
 """
 
 Rows = Mapping[str, list[tuple[Any, ...]]]
