@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import opdata.__main__  # noqa: F401 - it tunes the interpreter, as for a server's own process
 from benchmarks.places import Home
 from opdata import server
 from opdata.config import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,11 @@ from collections.abc import Iterator, Sequence
 LOADING = frozenset({"load", "export", "verify"})
 """The commands that need the extra `load`; all others need `server`."""
 _USAGE = 2
+
+# Modules, and what batches are made of, are acyclic and go by reference count; the usual 700 would
+# have them looked through a hundred times while a server starts, which makes 70,000. Set on import:
+# it is all that a worker process does with this module.
+gc.set_threshold(100_000, 20, 20)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import structlog
 from msgspec import Struct
 
 from opdata.audit import Head, flaw, head_at
+from opdata.logs import log
 from opdata.storage.audit import AuditLog
 
 _PAGE = 1_000
-
-_log = structlog.get_logger("opdata.audit")
 
 
 class Verdict(Struct, frozen=True):
@@ -56,7 +54,7 @@ class HeadTeller:
         heads = await self._audit.heads()
         for head in heads:
             if head not in self._told:
-                _log.info("audit_head", head=str(head))
+                log.info("audit_head", head=str(head))
         self._told = frozenset(heads)
 
 

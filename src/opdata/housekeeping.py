@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-import structlog
 from msgspec import Struct
 
 from opdata.errors import OpdataError
-
-_log = structlog.get_logger("opdata.housekeeping")
+from opdata.logs import log
 
 
 class Duty(Struct, frozen=True):
@@ -37,6 +35,6 @@ async def _keep(duty: Duty) -> None:
         try:
             await duty.run()
         except OpdataError as error:
-            _log.warning("housekeeping_failed", duty=duty.name, reason=error.message)
+            log.warning("housekeeping_failed", duty=duty.name, reason=error.message)
         except Exception:  # noqa: BLE001 - a bug in one duty must not end the others
-            _log.exception("housekeeping_failed", duty=duty.name)
+            log.exception("housekeeping_failed", duty=duty.name)

@@ -10,20 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
 from msgspec import Struct
 
 from opdata.audit import SERVER, Entry
 from opdata.clock import now_ms
 from opdata.errors import OpdataError
+from opdata.logs import log
 from opdata.master_keys import SealedWith, require_right_keys
 from opdata.pii import SealCount, Sealer, next_data_key, sealer_of
 from opdata.storage.base import Store
 
 FRESH_S: Final = 2.0
 """How long a sealer is used without asking the store again, seconds."""
-
-_log = structlog.get_logger("opdata.key_ring")
 
 
 class NonceBudget(Struct, frozen=True):
@@ -121,12 +119,12 @@ class KeyRing:
             require_right_keys(found, SealedWith(checks, frozenset()))
         except OpdataError as error:
             if self._is_news("not reloaded", error.message):
-                _log.error("master_keys_not_reloaded", reason=error.message)
+                log.error("master_keys_not_reloaded", reason=error.message)
             return
         self._masters = {**found, **self._masters}
         lacking = sorted(checks.keys() - self._masters.keys())
         if lacking and self._is_news("lacking", lacking):
-            _log.error("master_key_lacking", master_keys=lacking)
+            log.error("master_key_lacking", master_keys=lacking)
 
     async def _mind_budget(self, operator_id: int, key_id: int, total: int) -> None:
         if total < self._budget.warn_at:
@@ -134,7 +132,7 @@ class KeyRing:
         of_key = {"operator_id": operator_id, "data_key": key_id, "sealed": total}
         if total < self._budget.rotate_at:
             if self._is_news("budget", operator_id, key_id):
-                _log.warning("nonce_budget", **of_key, limit=self._budget.limit)
+                log.warning("nonce_budget", **of_key, limit=self._budget.limit)
             return
         newest = (await self._store.data_keys.of(operator_id))[-1]
         if newest.key_id != key_id or newest.master_key_id not in self._masters:
@@ -143,7 +141,7 @@ class KeyRing:
         detail = {"dataKey": key.key_id, "masterKey": key.master_key_id, "sealed": total}
         entry = Entry("crypto.data_key_added", SERVER, str(key.key_id), detail)
         if await self._store.data_keys.add(key, audit=entry):
-            _log.warning("nonce_budget_renewed", **of_key, new_data_key=key.key_id)
+            log.warning("nonce_budget_renewed", **of_key, new_data_key=key.key_id)
 
     def _is_news(self, *found: object) -> bool:
         """False for what has been said: it is found again until somebody does something about it."""

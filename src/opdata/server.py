@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import structlog
 import uvicorn
 from msgspec import Struct
 from uvicorn.supervisors import Multiprocess
@@ -37,7 +36,7 @@ from opdata.errors import Conflict, MasterKeyMissing, OpdataError, StartupError
 from opdata.housekeeping import Duty, keep_house
 from opdata.key_ring import KeyRing
 from opdata.keys import new_key
-from opdata.logs import configure_logging
+from opdata.logs import configure_logging, log
 from opdata.master_keys import (
     SealedWith,
     check_value,
@@ -53,13 +52,10 @@ from opdata.storage.base import Store
 DEFAULT_OPERATOR: Final = "default"
 
 _WORKER_SETTINGS: Final = "OPDATA_WORKER_SETTINGS"
-_GC_THRESHOLD: Final = 50_000
 _SWITCH_INTERVAL_S: Final = 0.000_5
 _GRACE_S: Final = 20
 _OTHER_FILES: Final = 256
 _KEEP_ALIVE_S: Final = 75  # longer than the 60 s after which usual load balancers hang up
-
-_log = structlog.get_logger("opdata.server")
 
 
 class FirstStart(Struct, frozen=True):
@@ -202,7 +198,7 @@ class WorkerApp:
             running = serving(self._settings)
             self._app = await running.__aenter__()
         except OpdataError as error:
-            _log.error("start_failed", reason=error.message)
+            log.error("start_failed", reason=error.message)
             await send({"type": "lifespan.startup.failed", "message": error.message})
             return
         state[DOOR] = self._app.door
@@ -218,7 +214,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
     services = await make_services(settings)
     housekeeping = asyncio.create_task(keep_house(_duties(services)))
     _tune_interpreter()
-    _log.info("started", database=services.settings.database_url.partition("://")[0])
+    log.info("started", database=services.settings.database_url.partition("://")[0])
     try:
         yield App(services, ENDPOINTS)
     finally:
@@ -231,7 +227,7 @@ async def serving(settings: Settings) -> AsyncIterator[App]:
             await services.key_ring.flush()
         await services.reveals.close()
         await services.store.close()
-        _log.info("stopped")
+        log.info("stopped")
 
 
 def worker_app() -> WorkerApp:
@@ -266,16 +262,15 @@ def _allow_open_files(max_connections: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < granted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
     if granted < wanted:
-        _log.warning("few_open_files", allowed=granted, wanted=wanted)
+        log.warning("few_open_files", allowed=granted, wanted=wanted)
 
 
 def _tune_interpreter() -> None:
     # The writer's thread wins the interpreter's lock back within 0.5 ms of asking, not 5.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    # Start-up's objects live for ever; a batch's are acyclic and go by reference count.
-    gc.collect()
+    # Start-up's objects live for ever. Not collected before: that takes longer than the migrations'
+    # check, and finds a few hundred.
     gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
 
 def _duties(services: Services) -> list[Duty]:

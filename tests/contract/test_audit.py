@@ -12,7 +12,7 @@ from opdata.errors import Conflict, IdempotencyKeyReused
 from opdata.keys import new_key
 from opdata.model import Quota
 from opdata.storage.base import Store
-from opdata.storage.reads import AuditQuery
+from opdata.storage.reads import MAX_PAGE_BYTES, AuditQuery
 from opdata.storage.work import (
     AdoptErasures,
     ChangeSettings,
@@ -86,7 +86,7 @@ async def test_entries_are_listed_newest_first_by_time_and_action(
     await log.record(theirs.id, [entry(NOW_MS)])
 
     async def seqs(query: AuditQuery) -> list[int]:
-        return [record.seq for record in await log.entries(ours.id, query)]
+        return [record.seq for record in (await log.entries(ours.id, query)).rows]
 
     assert await seqs(AuditQuery(10)) == [4, 3, 2, 1]
     assert await seqs(AuditQuery(2)) == [4, 3]
@@ -95,6 +95,24 @@ async def test_entries_are_listed_newest_first_by_time_and_action(
     assert await seqs(AuditQuery(10, from_ms=NOW_MS + 1)) == [4, 3]
     assert await seqs(AuditQuery(10, to_ms=NOW_MS + 1)) == [2, 1]
     assert await seqs(AuditQuery(10, from_ms=NOW_MS + 2)) == []
+
+
+async def test_a_page_of_large_entries_is_short_and_loses_none(ours: Tenant) -> None:
+    log = ours.store.audit
+    large = {"noted": "é" * (MAX_PAGE_BYTES // 4)}  # half a page
+    for at in range(5):
+        await log.record(ours.id, [Entry("settings.changed", "key:k", None, large, NOW_MS + at)])
+
+    listed, before = [], None
+    while True:
+        page = await log.entries(ours.id, AuditQuery(100, before=before))
+        listed.append([record.seq for record in page.rows])
+        if not page.more:
+            break
+        before = (page.rows[-1].at_ms, page.rows[-1].seq)
+
+    assert [seq for page in listed for seq in page] == [5, 4, 3, 2, 1]
+    assert max(map(len, listed)) == 2
 
 
 async def test_eight_writers_leave_one_chain_without_a_gap(ours: Tenant, reopen: Opener) -> None:

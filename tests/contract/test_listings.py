@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,6 +180,34 @@ async def test_pages_of_large_rows_are_short_and_lose_none(ours: Tenant) -> None
     assert max(map(len, states)) == 2
     assert own is not None
     assert len(own.rows) == 2
+
+
+async def test_pages_of_compressed_rows_may_be_shorter_and_lose_none(ours: Tenant) -> None:
+    """A database that keeps rows compressed does not inflate a thousand of them to see which fit."""
+    scattered = random.Random(1).randbytes(MAX_PAGE_BYTES // 24).hex()
+    chunks = [scattered[at : at + 1024] for at in range(0, len(scattered), 1024)]
+    twice = (
+        '"' + "".join(chunk * 2 for chunk in chunks) + '"'
+    )  # a sixth of a page, stored as a twelfth
+    names = [f"p{number}" for number in range(5)]
+    await ours.upsert(*(entity_row(name, twice) for name in names))
+    await ours.append(*(event_row(name, twice) for name in names))
+    await ours.set_states(*(state_row(name, twice) for name in names))
+
+    listed, after = [], None
+    while True:
+        page = await ours.store.entities(ours.id, entity_type=None, after=after, limit=100)
+        listed.append([entity.external_id for entity in page.rows])
+        if not page.more:
+            break
+        after = listed[-1][-1]
+    events, states = await events_of(ours), await states_of(ours)
+
+    assert [name for names in listed for name in names] == names
+    assert [event.external_id for page in events for event in page] == names
+    assert [state.external_id for page in states for state in page] == names
+    shortest = 2 if (await ours.store.report()).store == "postgresql" else 5
+    assert [len(pages[0]) for pages in (listed, events, states)] == [shortest] * 3
 
 
 async def test_pages_of_jobs_with_large_outputs_are_short_and_lose_none(ours: Tenant) -> None:

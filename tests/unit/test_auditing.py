@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from structlog.testing import capture_logs
+import pytest
 
 from opdata.audit import Entry, Head, parse_head
 from opdata.auditing import HeadTeller
+from opdata.config import Settings
+from opdata.logs import configure_logging
 from opdata.storage import open_store
 
 
-async def test_a_head_is_told_when_it_has_moved_and_not_again(tmp_path: Path) -> None:
+async def test_a_head_is_told_when_it_has_moved_and_not_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(Settings(log_format="json"))
     store = await open_store(f"sqlite:///{tmp_path / 'opdata.db'}")
     teller = HeadTeller(store.audit)
     one = await store.create_operator(
@@ -22,8 +28,8 @@ async def test_a_head_is_told_when_it_has_moved_and_not_again(tmp_path: Path) ->
     )
 
     async def told() -> list[Head | None]:
-        with capture_logs() as lines:
-            await teller.tell()
+        await teller.tell()
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
         assert {line["event"] for line in lines} <= {"audit_head"}
         return [parse_head(line["head"]) for line in lines]
 

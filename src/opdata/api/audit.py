@@ -24,14 +24,13 @@ async def list_audit_log(call: Call) -> Reply:
     found = await call.store.audit.entries(
         call.operator.operator_id,
         AuditQuery(
-            limit=params.limit + 1,
+            limit=params.limit,
             action=params.action,
             from_ms=time_param("from", params.from_),
             to_ms=time_param("to", params.to),
             before=None if position is None else position[1:],
         ),
     )
-    page = found[: params.limit]
-    more = len(found) > params.limit
-    cursor = make_cursor((_CURSOR_OF, page[-1].at_ms, page[-1].seq)) if more else None
-    return ok(AuditPage([encode.audit_entry(one) for one in page], cursor))
+    last = found.rows[-1] if found.more else None
+    cursor = None if last is None else make_cursor((_CURSOR_OF, last.at_ms, last.seq))
+    return ok(AuditPage([encode.audit_entry(one) for one in found.rows], cursor))

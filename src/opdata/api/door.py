@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import structlog
-
 from opdata.api.errors import STATUS, error_reply
 from opdata.api.metrics import Metrics
 from opdata.api.request_id import request_id
 from opdata.errors import Busy, WireError
-
-_log = structlog.get_logger("opdata.api")
+from opdata.logs import log
 
 
 class Door:
@@ -37,7 +34,7 @@ class Door:
         own_id = request_id(None)
         self.turned_away(reason)
         self._metrics.request("unrouted", STATUS[error.code], 0.0)
-        _log.info("refused", reason=reason, status=STATUS[error.code], request_id=own_id)
+        log.info("refused", reason=reason, status=STATUS[error.code], request_id=own_id)
         reply, headers = error_reply(error)
         always = [
             ("content-type", "application/json"),

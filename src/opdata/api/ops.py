@@ -6,26 +6,22 @@ import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 
-import structlog
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from opdata import __version__
 from opdata.api import docs_page
 from opdata.api.context import Services
 from opdata.api.endpoint import Endpoint
 from opdata.api.metrics import CONTENT_TYPE
-from opdata.api.openapi import document
 from opdata.api.request_id import request_id
 from opdata.errors import OpdataError
+from opdata.logs import log
 from opdata.wire import encode
 
 Page = Callable[[Request], Awaitable[Response]]
-
-_log = structlog.get_logger("opdata.api")
 
 
 def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -34,6 +30,9 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
     @cache
     def openapi() -> bytes:
         # Made when it is first asked for: it takes longer than all the rest of a start.
+        from opdata import __version__  # noqa: PLC0415 - start-up time
+        from opdata.api.openapi import document  # noqa: PLC0415
+
         return encode.encode(document(endpoints, version=__version__))
 
     async def healthz(_request: Request) -> Response:
@@ -44,7 +43,7 @@ def ops_routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]
             services.door.require_open()
             await services.store.ping()
         except OpdataError as error:
-            _log.warning("not_ready", reason=error.message)
+            log.warning("not_ready", reason=error.message)
             return JSONResponse({"status": "unavailable"}, status_code=503)
         return JSONResponse({"status": "ready"})
 

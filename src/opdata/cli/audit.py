@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
+from msgspec.structs import replace
 
 from opdata.audit import INSTALLATION, Action, Head, Record, parse_head
 from opdata.auditing import Verdict, by_chain, verify_chain
@@ -24,6 +25,7 @@ from opdata.cli.stores import (
 from opdata.clock import format_ms, parse_ms
 from opdata.errors import ConfigError
 from opdata.model import MAX_PAGE_ITEMS
+from opdata.storage.audit import AuditLog
 from opdata.storage.base import Store
 from opdata.storage.reads import AuditQuery
 
@@ -63,7 +65,7 @@ async def list_(
         chains = await _chains(store, operator)
         for operator_id in chains:
             found = nlargest(
-                limit, (*found, *await store.audit.entries(operator_id, query)), key=_age
+                limit, (*found, *await _newest(store.audit, operator_id, query)), key=_age
             )
     if as_json:
         print_json([_record(chains[one.operator_id], one) for one in found])
@@ -149,6 +151,19 @@ async def _chains(store: Store, operator: str | None) -> dict[int, str | None]:
         return {owner.operator_id: owner.name}
     names: dict[int, str | None] = {INSTALLATION: None}
     return names | {one.operator_id: one.name for one in await store.operators()}
+
+
+async def _newest(log: AuditLog, operator_id: int, query: AuditQuery) -> Sequence[Record]:
+    """All the entries asked for, of as many pages as they are."""
+    found: list[Record] = []
+    more = True
+    while more and len(found) < query.limit:
+        before = (found[-1].at_ms, found[-1].seq) if found else query.before
+        left = query.limit - len(found)
+        page = await log.entries(operator_id, replace(query, limit=left, before=before))
+        found += page.rows
+        more = page.more
+    return found
 
 
 def _age(record: Record) -> tuple[int, int]:

@@ -45,9 +45,8 @@ serve.__signature__ = settings_signature()  # type: ignore[attr-defined]
 
 def _greet(settings: Settings, port: int) -> None:
     """Make the installation ready; on a terminal greet whoever started it."""
-    import structlog  # noqa: PLC0415
-
     from opdata import server  # noqa: PLC0415
+    from opdata.logs import log  # noqa: PLC0415
 
     terminal = _terminal()
     first = asyncio.run(server.initialise(settings, with_key=terminal is not None))
@@ -56,7 +55,7 @@ def _greet(settings: Settings, port: int) -> None:
         terminal.flush()
     elif first is not None:
         # A log is no place for a key.
-        structlog.get_logger("opdata.server").info(
+        log.info(
             "first_start",
             operator=first.operator,
             hint=f"it has no key yet; run: {_key_command(settings, first.operator)}",

@@ -6,10 +6,12 @@ import ast
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 from cyclopts import Parameter
 
+from opdata import config
 from opdata.config import Settings
 
 SECRETS: Final = frozenset({"master_key", "ops_token"})
@@ -59,10 +61,16 @@ def defaults() -> Mapping[str, Any]:
 
 def meanings() -> Mapping[str, str]:
     """What each setting means: the string below its field, without references to clauses."""
-    (declaration,) = ast.parse(inspect.getsource(Settings)).body
+    # The whole module is parsed: finding the class in it with `inspect` takes five times as long.
+    source = Path(config.__file__).read_text("utf-8")
+    (declaration,) = (
+        each
+        for each in ast.parse(source).body
+        if isinstance(each, ast.ClassDef) and each.name == Settings.__name__
+    )
     texts = dict.fromkeys(Settings.__struct_fields__, "")
     name = ""
-    for statement in declaration.body if isinstance(declaration, ast.ClassDef) else ():
+    for statement in declaration.body:
         match statement:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 pass

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from opdata.audit import SERVER
 from opdata.clock import now_ms
 from opdata.errors import OpdataError
+from opdata.logs import log
 from opdata.model import Operator
 from opdata.retention.folder import Folder
 from opdata.retention.progress import Pace, Report
@@ -22,8 +21,6 @@ LONGEST_TURN_S: Final = 600.0
 """How often it is looked whether something is due: servers are restarted before a day is over."""
 PACE: Final = Pace(rest=3.0)
 """A quarter of one core and of the database's time, at most."""
-
-_log = structlog.get_logger("opdata.retention")
 
 
 class Background:
@@ -69,14 +66,14 @@ class Background:
         try:
             report = await run.perform(now_ms())
         except Busy:
-            _log.info("retention_busy", operator=name)
+            log.info("retention_busy", operator=name)
             return
         except OpdataError as error:
             self._note(run.report, None)
-            _log.warning("retention_failed", operator=name, reason=error.message)
+            log.warning("retention_failed", operator=name, reason=error.message)
             return
         self._note(report, None if report.problems else now_ms())
         for problem in report.problems:
-            _log.warning("retention_problem", operator=name, reason=problem)
+            log.warning("retention_problem", operator=name, reason=problem)
         if report.changed:
-            _log.info("retention", operator=name, **report.counts)
+            log.info("retention", operator=name, **report.counts)

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from opdata.audit import Entry, Head, Record
-from opdata.storage.reads import AuditQuery
+from opdata.storage.reads import AuditQuery, Page
 from opdata.storage.work import Outcome, Write
 
 
@@ -28,7 +28,7 @@ class AuditLog(Protocol):
     async def chain(self, operator_id: int, *, after: int, limit: int) -> Sequence[Record]:
         """A part of a chain as it was written, from the entry after the `after`-th."""
 
-    async def entries(self, operator_id: int, query: AuditQuery) -> Sequence[Record]:
+    async def entries(self, operator_id: int, query: AuditQuery) -> Page[Record]:
         """Entries of an operator's chain, newest first."""
 
     async def heads(self) -> Sequence[Head]:

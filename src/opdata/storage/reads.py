@@ -18,7 +18,8 @@ _AFTER_ANY_JOB: Final = "k"  # every job id begins with "job_"
 
 
 MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
-"""A page ends with the row that takes it beyond: a thousand items may be a thousand times the largest body."""
+"""A page ends, at the latest, with the row that takes it beyond: a thousand items may be a thousand times the
+largest body."""
 
 
 class Page(Struct, Generic[T], frozen=True):

@@ -10,7 +10,7 @@ import pytest
 from opdata.api.reveals import Reveals
 from opdata.audit import Entry, Head, Record
 from opdata.errors import Unavailable
-from opdata.storage.reads import AuditQuery
+from opdata.storage.reads import AuditQuery, Page
 
 
 class SlowLog:
@@ -30,7 +30,7 @@ class SlowLog:
     async def chain(self, operator_id: int, *, after: int, limit: int) -> Sequence[Record]:
         raise NotImplementedError
 
-    async def entries(self, operator_id: int, query: AuditQuery) -> Sequence[Record]:
+    async def entries(self, operator_id: int, query: AuditQuery) -> Page[Record]:
         raise NotImplementedError
 
     async def heads(self) -> Sequence[Head]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,8 @@ def test_a_reader_that_leaves_early_is_no_error(database: Path, tmp_path: Path) 
     assert done.stderr == ""
 
 
-HEAVY = ["apsw", "cryptography", "duckdb", "rich", "starlette", "uvicorn"]
+HEAVY = ["apsw", "asyncpg", "cryptography", "duckdb", "rich", "starlette", "uvicorn"]
+UNNEEDED = ["asyncpg", "duckdb", "httpx2", "opdata.api.openapi", "opdata.client"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,33 @@ def test_a_command_loads_only_what_it_needs(
         check=True,
     )
     assert set(done.stderr.splitlines()[-1].split()) <= allowed
+
+
+def test_a_server_that_has_started_has_loaded_nothing_that_it_does_not_serve_with(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys
+from opdata.__main__ import main
+try:
+    main(sys.argv[2:])
+finally:
+    print(*(set(sys.argv[1].split(",")) & set(sys.modules)), file=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, ",".join(UNNEEDED), "serve", "--port", "0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        try:
+            while json.loads(server.stderr.readline())["event"] != "started":
+                pass
+        finally:
+            server.terminate()
+        *_, loaded = server.stderr.read().split("\n")[:-1]
+    assert (server.returncode, loaded) == (0, "")
 
 
 def test_a_fault_of_ours_is_told_from_a_refusal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import astuple
 from opdata.audit import INSTALLATION, Entry, Head, Record, chained
 from opdata.storage.postgres.connection import SQL
 from opdata.storage.postgres.database import Database, Transaction
-from opdata.storage.reads import AuditQuery
+from opdata.storage.reads import AuditQuery, Page
 
 
 async def append(transaction: Transaction, operator_id: int, *entries: Entry) -> None:
@@ -46,10 +46,11 @@ class PostgresAuditLog:
         rows = await self._database.rows("audit_chain", operator_id, after, limit)
         return [Record(*row) for row in rows]
 
-    async def entries(self, operator_id: int, query: AuditQuery) -> Sequence[Record]:
+    async def entries(self, operator_id: int, query: AuditQuery) -> Page[Record]:
         """See `AuditLog.entries`."""
-        values = (operator_id, query.since_ms, *query.until, query.action, query.limit)
-        return [Record(*row) for row in await self._database.rows("audit_entries", *values)]
+        values = (operator_id, query.since_ms, *query.until, query.action)
+        rows, more = await self._database.first_rows("audit_entries", *values, limit=query.limit)
+        return Page([Record(*row) for row in rows], more)
 
     async def heads(self) -> Sequence[Head]:
         """See `AuditLog.heads`."""

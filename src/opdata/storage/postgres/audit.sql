@@ -17,12 +17,22 @@ SELECT operator_id, seq, at_ms, action, actor, subject, detail, hash
 FROM opdata.audit_log WHERE operator_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
 
 -- name: audit_entries
--- A page in the reverse order of the index audit_times.
-SELECT operator_id, seq, at_ms, action, actor, subject, detail, hash
-FROM opdata.audit_log
-WHERE operator_id = $1 AND at_ms >= $2 AND (at_ms, seq) < ($3, $4)
-    AND ($5::text IS NULL OR action = $5)
-ORDER BY at_ms DESC, seq DESC LIMIT $6
+-- A page in the reverse order of the index audit_times. What a text takes is known without reading it.
+SELECT operator_id, seq, at_ms, action, actor, subject, detail, hash, bytes_so_far > 8388608 AS is_full
+FROM (
+    SELECT *, sum(octet_length(detail)) OVER (
+        ORDER BY at_ms DESC, seq DESC ROWS UNBOUNDED PRECEDING
+    ) AS bytes_so_far
+    FROM (
+        SELECT operator_id, seq, at_ms, action, actor, subject, detail, hash
+        FROM opdata.audit_log
+        WHERE operator_id = $1 AND at_ms >= $2 AND (at_ms, seq) < ($3, $4)
+            AND ($5::text IS NULL OR action = $5)
+        ORDER BY at_ms DESC, seq DESC LIMIT $6
+    ) AS found
+) AS page
+WHERE bytes_so_far - octet_length(detail) <= 8388608
+ORDER BY at_ms DESC, seq DESC
 
 -- name: audited_operators
 -- Of every operator: whose heads are then looked up one by one, each on its own shard.

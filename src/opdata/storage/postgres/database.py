@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self, TypeVar
 
@@ -22,6 +22,7 @@ from opdata.storage.postgres.connection import (
     connect_arguments,
     translated,
 )
+from opdata.storage.reads import first_of
 
 T = TypeVar("T")
 
@@ -132,6 +133,12 @@ class Database:
         async with self.connection() as connection:
             return await connection.fetch(SQL[name], *map(findable, values))
 
+    async def first_rows(
+        self, name: str, *values: object, limit: int
+    ) -> tuple[list[tuple[Any, ...]], bool]:
+        """A page of the rows of a named query, whose last value is a limit, and whether there may be more."""
+        return first_of_page(await self.rows(name, *values, limit + 1), limit)
+
     async def row(self, name: str, *values: object) -> asyncpg.Record | None:
         """The only row of a named query, if it has one."""
         async with self.connection() as connection:
@@ -240,6 +247,12 @@ class Database:
             "all. Send it again; with its Idempotency-Key nothing is done twice."
         )
         raise Unavailable(message) from broken.__cause__
+
+
+def first_of_page(rows: Sequence[asyncpg.Record], limit: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """See `first_of`. The rows' last column says whether the database stopped there; it is left out."""
+    page, more = first_of((tuple(row)[:-1] for row in rows), limit)
+    return page, more or bool(rows and rows[-1]["is_full"])
 
 
 async def _roll_back(connection: Connection) -> None:

@@ -198,35 +198,41 @@ SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated
 FROM opdata.entities
 WHERE operator_id = $1 AND external_id = $2 AND tombstone_no = 0
 
--- Listings end where they are large enough: 8388608 is MAX_PAGE_BYTES in storage/reads.py.
+-- Listings end where they are large enough: 8388608 is MAX_PAGE_BYTES in storage/reads.py. What a value
+-- takes as it is stored is known without reading it, and what it takes uncompressed is not: it counts for
+-- eight times as much, which JSON seldom is. is_full tells the process that more may follow.
 
 -- name: entities
 -- A page in the order of the primary key.
-SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated_at_ms
+SELECT entity_id, external_id, entity_type, data, sealed, created_at_ms, updated_at_ms,
+    weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(data::text)) OVER (
-        ORDER BY external_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (ORDER BY external_id ROWS UNBOUNDED PRECEDING) AS weight_so_far
     FROM (
-        SELECT entity_id, external_id, entity_type, data, NULL::bytea AS sealed, created_at_ms, updated_at_ms
+        SELECT entity_id, external_id, entity_type, data, NULL::bytea AS sealed, created_at_ms, updated_at_ms,
+            pg_column_size(data) * CASE WHEN pg_column_compression(data) IS NULL THEN 1 ELSE 8 END AS weight
         FROM opdata.entities
         WHERE operator_id = $1 AND external_id > $2 AND tombstone_no = 0
             AND ($3::text IS NULL OR entity_type = $3)
         ORDER BY external_id LIMIT $4
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY external_id
 
 -- name: events
 -- A page in the reverse order of the primary key; a row of nulls for an entity without any.
-SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
+SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no,
+    weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(data::text)) OVER (
-        ORDER BY occurred_at_ms DESC, event_no DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY occurred_at_ms DESC, event_no DESC ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
-        SELECT v.event_id, v.event_type, v.data, v.occurred_at_ms, v.recorded_at_ms, v.event_no
+        SELECT v.event_id, v.event_type, v.data, v.occurred_at_ms, v.recorded_at_ms, v.event_no,
+            coalesce(
+                pg_column_size(v.data) * CASE WHEN pg_column_compression(v.data) IS NULL THEN 1 ELSE 8 END, 0
+            ) AS weight
         FROM opdata.entities AS e
         LEFT JOIN LATERAL (
             SELECT event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
@@ -240,7 +246,7 @@ FROM (
         ORDER BY v.occurred_at_ms DESC, v.event_no DESC
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY occurred_at_ms DESC, event_no DESC
 
 -- name: states
@@ -262,14 +268,15 @@ ORDER BY external_id LIMIT 1 OFFSET $3 - 1
 -- name: rest_of_events
 -- What an entity has after one of its events, in the order of the primary key.
 SELECT external_id, idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms,
-    event_no
+    event_no, weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(data::text)) OVER (
-        ORDER BY occurred_at_ms, event_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY occurred_at_ms, event_no ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
         SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
-            v.recorded_at_ms, v.event_no
+            v.recorded_at_ms, v.event_no,
+            pg_column_size(v.data) * CASE WHEN pg_column_compression(v.data) IS NULL THEN 1 ELSE 8 END AS weight
         FROM opdata.entities AS e
         CROSS JOIN LATERAL (
             SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
@@ -283,21 +290,22 @@ FROM (
         ORDER BY v.occurred_at_ms, v.event_no
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY occurred_at_ms, event_no
 
 -- name: all_events
 -- Events of the entities between two names, the second included. An entity at a time, so that nothing
 -- beyond the page is read.
 SELECT external_id, idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms,
-    event_no
+    event_no, weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(data::text)) OVER (
-        ORDER BY external_id, occurred_at_ms, event_no ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY external_id, occurred_at_ms, event_no ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
         SELECT e.external_id, v.idempotency_key, v.event_id, v.event_type, v.data, v.occurred_at_ms,
-            v.recorded_at_ms, v.event_no
+            v.recorded_at_ms, v.event_no,
+            pg_column_size(v.data) * CASE WHEN pg_column_compression(v.data) IS NULL THEN 1 ELSE 8 END AS weight
         FROM opdata.entities AS e
         CROSS JOIN LATERAL (
             SELECT idempotency_key, event_id, event_type, data, occurred_at_ms, recorded_at_ms, event_no
@@ -310,18 +318,20 @@ FROM (
         ORDER BY e.external_id, v.occurred_at_ms, v.event_no LIMIT $7
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY external_id, occurred_at_ms, event_no
 
 -- name: all_states
 -- States of the entities from a name on to another one, after a key of the first.
-SELECT external_id, observed_at_ms, state_key, value, updated_at_ms
+SELECT external_id, observed_at_ms, state_key, value, updated_at_ms,
+    weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(value::text)) OVER (
-        ORDER BY external_id, state_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY external_id, state_key ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
-        SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms
+        SELECT e.external_id, s.observed_at_ms, s.state_key, s.value, s.updated_at_ms,
+            pg_column_size(s.value) * CASE WHEN pg_column_compression(s.value) IS NULL THEN 1 ELSE 8 END AS weight
         FROM opdata.entities AS e
         CROSS JOIN LATERAL (
             SELECT observed_at_ms, state_key, value, updated_at_ms
@@ -334,7 +344,7 @@ FROM (
         ORDER BY e.external_id, s.state_key LIMIT $6
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY external_id, state_key
 
 -- name: ledger
@@ -359,38 +369,46 @@ SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms
 FROM opdata.jobs WHERE operator_id = $1 AND job_id = $2
 
 -- name: jobs
-SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms,
+    weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(output::text)) OVER (
-        ORDER BY created_at_ms DESC, job_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY created_at_ms DESC, job_id DESC ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
-        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms,
+            coalesce(
+                pg_column_size(output) * CASE WHEN pg_column_compression(output) IS NULL THEN 1 ELSE 8 END, 0
+            ) AS weight
         FROM opdata.jobs
         WHERE operator_id = $1 AND ($2::text IS NULL OR status = $2) AND ($3::text IS NULL OR type = $3)
             AND (created_at_ms, job_id) < ($4, $5)
         ORDER BY created_at_ms DESC, job_id DESC LIMIT $6
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY created_at_ms DESC, job_id DESC
 
 -- name: jobs_of_all
 -- Every operator's, for the command line.
-SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms,
+    weight_so_far > 8388608 AS is_full
 FROM (
-    SELECT *, sum(octet_length(output::text)) OVER (
-        ORDER BY created_at_ms DESC, job_id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS bytes_before
+    SELECT *, sum(weight) OVER (
+        ORDER BY created_at_ms DESC, job_id DESC ROWS UNBOUNDED PRECEDING
+    ) AS weight_so_far
     FROM (
-        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms
+        SELECT job_id, operator_id, type, status, progress, output, error, created_at_ms, completed_at_ms,
+            coalesce(
+                pg_column_size(output) * CASE WHEN pg_column_compression(output) IS NULL THEN 1 ELSE 8 END, 0
+            ) AS weight
         FROM opdata.jobs
         WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR type = $2)
             AND (created_at_ms, job_id) < ($3, $4)
         ORDER BY created_at_ms DESC, job_id DESC LIMIT $5
     ) AS found
 ) AS page
-WHERE coalesce(bytes_before, 0) <= 8388608
+WHERE weight_so_far - weight <= 8388608
 ORDER BY created_at_ms DESC, job_id DESC
 
 -- name: lock_operator_names

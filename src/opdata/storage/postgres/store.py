@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 import asyncpg
-import structlog
 from msgspec.structs import replace
 
 from opdata.errors import OpdataError
+from opdata.logs import log
 from opdata.model import (
     Entity,
     Erasure,
@@ -36,7 +36,7 @@ from opdata.storage.postgres.connection import (
     connected,
 )
 from opdata.storage.postgres.data_keys import PostgresDataKeys
-from opdata.storage.postgres.database import Database, Transaction
+from opdata.storage.postgres.database import Database, Transaction, first_of_page
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.postgres.schema import inspect, require_ready
 from opdata.storage.postgres.tenancy import PostgresTenancy
@@ -50,7 +50,6 @@ from opdata.storage.reads import (
     ScanPage,
     StatePosition,
     StateScan,
-    first_of,
 )
 from opdata.storage.records import (
     Row,
@@ -66,7 +65,6 @@ from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
 
 T = TypeVar("T")
 
-_log = structlog.get_logger("opdata.storage")
 
 _LIMITER_CONNECTIONS: Final = 2
 _PURGE_STEP: Final = 1_000
@@ -142,8 +140,8 @@ class PostgresStore(PostgresTenancy):
         self, operator_id: int, *, entity_type: str | None, after: str | None, limit: int
     ) -> Page[Entity]:
         """See `Store.entities`."""
-        values = (operator_id, after or "", entity_type, limit + 1)
-        rows, more = first_of(map(tuple, await self._database.rows("entities", *values)), limit)
+        values = (operator_id, after or "", entity_type)
+        rows, more = await self._database.first_rows("entities", *values, limit=limit)
         return Page([entity_of(row) for row in rows], more)
 
     async def events(
@@ -156,9 +154,8 @@ class PostgresStore(PostgresTenancy):
             query.since_ms,
             *query.until,
             query.event_type,
-            query.limit + 1,
         )
-        rows, more = first_of(map(tuple, await self._database.rows("events", *values)), query.limit)
+        rows, more = await self._database.first_rows("events", *values, limit=query.limit)
         events = _below(rows, event_of)
         return None if events is None else Page(events, more)
 
@@ -183,12 +180,12 @@ class PostgresStore(PostgresTenancy):
             rows = await connection.fetch(
                 SQL["rest_of_events"], operator_id, name, *place, *filters, wanted
             )
-            if not first_of(map(tuple, rows), scan.limit)[1]:
+            if not first_of_page(rows, scan.limit)[1]:
                 end = walked_to or AFTER_ANY_NAME
                 rows += await connection.fetch(
                     SQL["all_events"], operator_id, name, end, *filters, wanted
                 )
-        page, more = first_of(map(tuple, rows), scan.limit)
+        page, more = first_of_page(rows, scan.limit)
         return event_page([listed_event_of(row) for row in page], walked_to, more=more)
 
     async def all_states(
@@ -203,7 +200,7 @@ class PostgresStore(PostgresTenancy):
             end = walked_to or AFTER_ANY_NAME
             values = (operator_id, name, key, end, scan.state_key, scan.limit + 1)
             rows = await connection.fetch(SQL["all_states"], *values)
-        page, more = first_of(map(tuple, rows), scan.limit)
+        page, more = first_of_page(rows, scan.limit)
         return state_page([listed_state_of(row) for row in page], walked_to, more=more)
 
     async def erasures(
@@ -232,13 +229,11 @@ class PostgresStore(PostgresTenancy):
 
     async def jobs(self, query: JobQuery) -> Page[Job]:
         """See `Store.jobs`."""
-        values = (query.status, query.type, *query.until, query.limit + 1)
-        if query.operator_id is None:
-            rows = await self._database.rows("jobs_of_all", *values)
-        else:
-            rows = await self._database.rows("jobs", query.operator_id, *values)
-        page, more = first_of(map(tuple, rows), query.limit)
-        return Page([job_of(row) for row in page], more)
+        of_all = query.operator_id is None
+        name, whose = ("jobs_of_all", ()) if of_all else ("jobs", (query.operator_id,))
+        values = (*whose, query.status, query.type, *query.until)
+        rows, more = await self._database.first_rows(name, *values, limit=query.limit)
+        return Page([job_of(row) for row in rows], more)
 
     async def take(self, operator_id: int, category: str, quota: Quota, now_ms: int) -> Taken:
         """See `Store.take`."""
@@ -321,7 +316,7 @@ class PostgresStore(PostgresTenancy):
                     await connection.execute(SQL["vacuum_entities"])
             except (OpdataError, asyncpg.PostgresError) as error:
                 self._erased = True  # the housekeeping tries again
-                _log.warning("vacuum_failed", reason=str(error))
+                log.warning("vacuum_failed", reason=str(error))
                 return
             # Erasing many takes a vacuum for all of them, not one for each.
             await asyncio.sleep(_VACUUM_PAUSE_S)

@@ -8,7 +8,7 @@ import apsw
 from msgspec.structs import astuple
 
 from opdata.audit import Entry, Head, Record, chained
-from opdata.storage.reads import AuditQuery
+from opdata.storage.reads import AuditQuery, Page
 from opdata.storage.sqlite.connection import one_row, write_rows
 from opdata.storage.sqlite.database import Database
 
@@ -39,10 +39,11 @@ class SqliteAuditLog:
             for row in await self._database.rows("audit_chain", operator_id, after, limit)
         ]
 
-    async def entries(self, operator_id: int, query: AuditQuery) -> Sequence[Record]:
+    async def entries(self, operator_id: int, query: AuditQuery) -> Page[Record]:
         """See `AuditLog.entries`."""
-        values = (operator_id, query.since_ms, *query.until, query.action, query.limit)
-        return [Record(*row) for row in await self._database.rows("audit_entries", *values)]
+        values = (operator_id, query.since_ms, *query.until, query.action)
+        rows, more = await self._database.first_rows("audit_entries", *values, limit=query.limit)
+        return Page([Record(*row) for row in rows], more)
 
     async def heads(self) -> Sequence[Head]:
         """See `AuditLog.heads`."""
