@@ -31,6 +31,7 @@ STAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "check, fingerprint": (
         "opdata.ingest.entities:check_entities",
         "opdata.ingest.events:check_events",
+        "opdata.ingest.events:_EventCheck._make",
         "opdata.ingest.states:check_states",
     ),
     "take personal fields out": ("opdata.ingest.entities:_EntityCheck._make",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from opdata.storage.work import (
     PlaceHold,
     Reply,
     SetStates,
-    StateRow,
+    StateColumns,
     UpsertEntities,
     Work,
     Write,
@@ -89,18 +89,24 @@ class EventRow(NamedTuple):
     fingerprint: bytes | None
 
 
-def appended(*rows: EventRow) -> AppendEvents:
-    """The work of appending these rows."""
-    ids, names, types, data, times, keys, fingerprints = (
-        zip(*rows, strict=True) if rows else [()] * 7
-    )
-    keyed = any(keys)
-    return AppendEvents(
-        EventColumns(
-            *(ids, names, types, [text.encode() for text in data], times),
-            *((keys, fingerprints) if keyed else ()),
+def appended(*rows: EventRow, bad: Collection[int] = ()) -> AppendEvents:
+    """The work of appending these rows, of which the `bad` ones turn out to be no good."""
+    keyed = any(row.idempotency_key for row in rows)
+
+    def make(positions: Sequence[int]) -> EventColumns:
+        good = [at for at in positions if at not in bad]
+        wanted = [rows[at] for at in good]
+        return EventColumns(
+            good,
+            [row.event_type for row in wanted],
+            [row.data.encode() for row in wanted],
+            [row.occurred_at_ms for row in wanted],
+            [row.idempotency_key for row in wanted] if keyed else None,
+            [row.fingerprint for row in wanted] if keyed else None,
         )
-    )
+
+    ids, names = [row.event_id for row in rows], [row.external_id for row in rows]
+    return AppendEvents(ids, names, make, keyed=keyed)
 
 
 def event_row(
@@ -118,12 +124,29 @@ def event_row(
     return EventRow(event_id, external_id, event_type, data, at_ms, key, fingerprint)
 
 
+class StateRow(NamedTuple):
+    """A state to set, with its members in the order of `StateColumns`."""
+
+    external_id: str
+    state_key: str
+    value: str
+    observed_at_ms: int
+    forced: bool
+
+
+def states_set(*rows: StateRow) -> SetStates:
+    """The work of setting these states."""
+    names, keys, values, times_ms, forced = zip(*rows, strict=True) if rows else [()] * 5
+    texts = [text.encode() for text in values]
+    return SetStates(StateColumns(names, keys, texts, times_ms, forced))
+
+
 def state_row(
     external_id: str, value: str, *, key: str = "balance", observed_at_ms: int | None = None
 ) -> StateRow:
     """A row that overwrites, or with `observed_at_ms` an observation that may come too late."""
     at_ms = NOW_MS if observed_at_ms is None else observed_at_ms
-    return StateRow(external_id, key, value, at_ms, force=observed_at_ms is None)
+    return StateRow(external_id, key, value, at_ms, forced=observed_at_ms is None)
 
 
 def claim(key: str = "key-1", *, path: str = "/batch/events", body: bytes = b"body") -> Claim:
@@ -212,7 +235,7 @@ class Tenant:
         return await self.write(appended(*rows), **write)
 
     async def set_states(self, *rows: StateRow, **write: Any) -> Written:
-        return await self.write(SetStates(rows), **write)
+        return await self.write(states_set(*rows), **write)
 
     async def delete(self, external_id: str, **write: Any) -> Written:
         return await self.write(DeleteEntity(external_id), **write)

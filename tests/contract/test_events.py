@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.contract.tenant import DAY_MS, NOW_MS, SECOND_MS, Tenant, entity_row, event_row
+from tests.contract.tenant import (
+    DAY_MS,
+    NOW_MS,
+    SECOND_MS,
+    Tenant,
+    appended,
+    entity_row,
+    event_row,
+)
 
 
 async def test_an_event_reads_back_as_it_was_written(ours: Tenant) -> None:
@@ -34,6 +42,29 @@ async def test_events_without_an_entity_are_refused_and_their_neighbours_stored(
     assert written.refused == {0: "NOT_FOUND", 2: "NOT_FOUND"}
     assert await ours.event_data("p1") == ["4", "1"]
     assert await ours.event_data("p2") == ["3"]
+
+
+async def test_an_event_that_turns_out_to_be_no_good_is_neither_stored_nor_refused(
+    ours: Tenant,
+) -> None:
+    """Its error is another; and it takes no key."""
+    await ours.create("p1")
+    rows = [event_row(name, str(at)) for at, name in enumerate(("p1", "nobody", "p1", "nobody"))]
+    written = await ours.write(appended(*rows, bad={0, 1}))
+    assert written.refused == {3: "NOT_FOUND"}
+    keyed = [event_row("p1", "4", key="k"), event_row("p1", "5", key="k")]
+    written = await ours.write(appended(*keyed, bad={0}))
+    assert (written.refused, written.duplicates) == ({}, {})
+    assert await ours.event_data("p1") == ["5", "2"]
+
+
+async def test_events_of_many_entities_in_turn_keep_their_order(ours: Tenant) -> None:
+    await ours.create("p3", "p1", "p2")
+    names = ("p2", "p1", "nobody", "p3")
+    written = await ours.append(*(event_row(names[at % 4], str(at)) for at in range(800)))
+    assert written.refused == dict.fromkeys(range(2, 800, 4), "NOT_FOUND")
+    for first, name in ((0, "p2"), (1, "p1"), (3, "p3")):
+        assert await ours.event_data(name) == [str(at) for at in reversed(range(first, 800, 4))]
 
 
 async def test_an_entity_without_events_has_none_and_an_unknown_one_is_unknown(

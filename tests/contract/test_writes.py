@@ -18,7 +18,6 @@ from opdata.storage.work import (
     JobDraft,
     Outcome,
     Reply,
-    SetStates,
     Work,
 )
 from tests.contract.conftest import Opener
@@ -33,6 +32,7 @@ from tests.contract.tenant import (
     event_row,
     job_draft,
     state_row,
+    states_set,
     upserted,
 )
 
@@ -54,8 +54,8 @@ WORKS: dict[str, Callable[[], Work]] = {
     "create": lambda: upserted(entity_row("new")),
     "update": lambda: upserted(entity_row("p1", '{"n":2}')),
     "append": lambda: appended(event_row("p1", "2"), event_row("p1", "3", key="new key")),
-    "overwrite": lambda: SetStates([state_row("p1", "2")]),
-    "observe": lambda: SetStates([state_row("p1", "2", observed_at_ms=NOW_MS + 1)]),
+    "overwrite": lambda: states_set(state_row("p1", "2")),
+    "observe": lambda: states_set(state_row("p1", "2", observed_at_ms=NOW_MS + 1)),
     "delete": lambda: DeleteEntity("p1"),
     "settings": lambda: ChangeSettings("tpl_2", 60, RetentionPolicy()),
 }

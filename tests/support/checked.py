@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opdata.ingest import Checked
 from opdata.model import ItemError
-from opdata.storage.work import EntityColumns, Outcome, UpsertEntities
+from opdata.storage.work import AppendEvents, EntityColumns, EventColumns, Outcome, UpsertEntities
 
 
 def errors_of(checked: Checked) -> list[ItemError]:
@@ -13,7 +13,11 @@ def errors_of(checked: Checked) -> list[ItemError]:
     return checked.result(Outcome()).errors
 
 
-def made(checked: Checked) -> EntityColumns | None:
-    """The rows of all entities that pass; None for a batch of something else."""
+def made(checked: Checked) -> EntityColumns | EventColumns | None:
+    """The rows of all entities or events that pass; None for a batch of states."""
     work = checked.work
-    return work.make(range(len(work.names))) if isinstance(work, UpsertEntities) else None
+    if isinstance(work, UpsertEntities):
+        return work.make(range(len(work.names)))
+    if isinstance(work, AppendEvents):
+        return work.make(range(len(work.event_ids)))
+    return None

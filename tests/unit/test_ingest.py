@@ -34,7 +34,7 @@ def _check_event(text: str, template: Template, sealer: Sealer) -> bytes:
     checked = check_events(batch, template, sealer, _NOW_MS)
     assert errors_of(checked) == []
     assert isinstance(checked.work, AppendEvents)
-    fingerprints = checked.work.events.fingerprints
+    fingerprints = checked.work.make([0]).fingerprints
     assert fingerprints is not None
     [fingerprint] = fingerprints
     assert fingerprint is not None

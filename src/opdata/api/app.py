@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import unquote
 
-import structlog
-from starlette.datastructures import Headers as RequestHeaders
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route, Router
+from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from opdata.api.admission import Lease
@@ -21,6 +19,7 @@ from opdata.api.context import Call, Services
 from opdata.api.endpoint import BASE_ALIAS, BASE_PATH, Endpoint
 from opdata.api.errors import Headers, error_reply
 from opdata.api.ops import ops_routes
+from opdata.api.paths import Paths
 from opdata.api.request_id import request_id
 from opdata.clock import now_ms
 from opdata.errors import (
@@ -35,6 +34,7 @@ from opdata.errors import (
     Unavailable,
     WireError,
 )
+from opdata.logs import log
 from opdata.model import ApiKey, Operator, Quota
 from opdata.storage.base import Taken
 from opdata.storage.work import Reply
@@ -50,15 +50,14 @@ _STOPPED: Final = {
     True: "The server is stopping, and whether this was done is not known. Repeat it with its Idempotency-Key.",
 }
 
-_log = structlog.get_logger("opdata.api")
-
 
 class App:
     """Routes requests by the endpoint table and answers every one of them in the envelope (W2)."""
 
     def __init__(self, services: Services, endpoints: Sequence[Endpoint]) -> None:
-        self._router = Router(
-            routes=[*ops_routes(services, endpoints), *_routes(services, endpoints)],
+        self._paths = _paths(services, endpoints)
+        self._others = Router(
+            routes=ops_routes(services, endpoints),
             redirect_slashes=False,
             default=_Unrouted(services),
         )
@@ -68,8 +67,13 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request; paths are matched as they were sent, so an id may hold `%2F` (W9)."""
         path = scope.get("raw_path") or scope["path"].encode()
-        scope["path"] = path.partition(b"?")[0].decode("ascii", "replace")
-        await self._router(scope, receive, send)
+        path = scope["path"] = path.partition(b"?")[0].decode("ascii", "replace")
+        found = self._paths.find(path)
+        if found is None:
+            await self._others(scope, receive, send)
+        else:
+            endpoints, scope["path_params"] = found
+            await endpoints(scope, receive, send)
 
 
 class PathEndpoint:
@@ -112,7 +116,11 @@ class _Exchange:
         self._scope = scope
         self._name = name
         self._started = time.perf_counter()
-        self._headers = RequestHeaders(scope=scope)
+        # Of several of one name the first counts.
+        self._headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in reversed(scope["headers"])
+        }
         self._request_id = request_id(self._headers.get("x-request-id"))
         self._key: ApiKey | None = None
         self._operator: Operator | None = None
@@ -135,7 +143,7 @@ class _Exchange:
             self._services.door.turned_away("stopping")
             await self.refuse(send, Unavailable(_STOPPED[self._handling]))
         except Exception:  # noqa: BLE001 - whatever it is, the client gets a 500 and the log the cause
-            _log.exception("request_failed", request_id=self._request_id, endpoint=self._name)
+            log.exception("request_failed", request_id=self._request_id, endpoint=self._name)
             message = f"Internal server error (request {self._request_id})"
             await self.refuse(send, InternalError(message))
         else:
@@ -147,7 +155,7 @@ class _Exchange:
         # The client is told to come back; whoever runs the server is told why.
         cause = error.__cause__
         reason = error.message if cause is None else f"{type(cause).__name__}: {cause}"
-        _log.warning("unavailable", request_id=self._request_id, endpoint=self._name, reason=reason)
+        log.warning("unavailable", request_id=self._request_id, endpoint=self._name, reason=reason)
 
     async def refuse(self, send: Send, error: WireError) -> None:
         """Answer an error."""
@@ -176,7 +184,7 @@ class _Exchange:
                 operator=operator,
                 method=endpoint.method,
                 path=_below_base(self._scope["path"]),
-                segments=_decoded(self._scope.get("path_params", {})),
+                segments=_decoded(self._scope["path_params"]),
                 query=self._scope["query_string"].decode("latin-1"),
                 headers=self._headers,
                 body=body,
@@ -234,7 +242,7 @@ class _Exchange:
     def _note(self, status: int) -> None:
         seconds = time.perf_counter() - self._started
         self._services.metrics.request(self._name, status, seconds)
-        _log.info(
+        log.info(
             "request",
             endpoint=self._name,
             method=self._scope["method"],
@@ -246,12 +254,12 @@ class _Exchange:
         )
 
 
-def _routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
+def _paths(services: Services, endpoints: Sequence[Endpoint]) -> Paths[PathEndpoint]:
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         for base in ("",) if endpoint.at_root else (BASE_PATH, BASE_ALIAS):
             paths.setdefault(base + endpoint.path, {})[endpoint.method] = endpoint
-    return [Route(path, PathEndpoint(services, methods)) for path, methods in paths.items()]
+    return Paths({path: PathEndpoint(services, methods) for path, methods in paths.items()})
 
 
 def _below_base(path: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -36,9 +36,14 @@ class _Inflater(Protocol):
 
 
 async def read_body(
-    headers: Headers, receive: Receive, *, max_bytes: int, timeout_s: float, lease: Lease
+    headers: Mapping[str, str],
+    receive: Receive,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    lease: Lease,
 ) -> bytes:
-    """The whole body, inflated; `lease` holds as many bytes.
+    """The whole body, inflated; `lease` holds as many bytes. Names of `headers` are in lower case.
 
     A body may take `timeout_s`, and a second more for every 4 KiB that has come. Raises
     `UnsupportedMediaType`, `PayloadTooLarge` as soon as the limit is passed, `Busy` when there

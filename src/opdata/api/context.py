@@ -6,12 +6,12 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
-from starlette.datastructures import Headers
 
 from opdata.api.admission import Admission, Buffers
 from opdata.api.auth import Authenticator
@@ -41,6 +41,8 @@ CursorInt = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 _MAX_IDEMPOTENCY_KEY_CHARS = 255
 _QUOTED = re.compile(r" (['`])(.*)\1", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+# Each time it is asked, msgspec compiles the annotations anew.
+_fields = cache(msgspec.structs.fields)
 
 
 class Services(Struct, frozen=True):
@@ -70,7 +72,8 @@ class Services(Struct, frozen=True):
 class Call(Struct):
     """One request to an endpoint, past authentication, scope, size and rate limits (W4).
 
-    `path` is the path below the base path as it was sent, `segments` its decoded parameters.
+    `path` is the path below the base path as it was sent, `segments` its decoded parameters. Names of
+    `headers` are in lower case.
     """
 
     services: Services
@@ -80,7 +83,7 @@ class Call(Struct):
     path: str
     segments: Mapping[str, str]
     query: str
-    headers: Headers
+    headers: Mapping[str, str]
     body: bytes
     now_ms: int = msgspec.field(default_factory=now_ms)
 
@@ -117,7 +120,7 @@ class Call(Struct):
             message = f"Query parameters: {_located(error)}"
             raise InvalidInput(message) from None
         # Lenient conversion makes a number of a text, and nothing at all of the word null.
-        for field in msgspec.structs.fields(kind):
+        for field in _fields(kind):
             if getattr(made, field.name) is None and field.encode_name in given:
                 word = _text_param(field.encode_name, given[field.encode_name], field.type)
                 setattr(made, field.name, word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import (
@@ -45,6 +46,8 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        # Looked up once for each endpoint and status; there are no more of them than those.
+        self._of_answers = cache(self._labelled)
         self._items = Counter(
             "opdata_items",
             "Items ingested, by kind and outcome.",
@@ -84,8 +87,12 @@ class Metrics:
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self._requests.labels(endpoint, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        answers, times = self._of_answers(endpoint, status)
+        answers.inc()
+        times.observe(seconds)
+
+    def _labelled(self, endpoint: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(endpoint, str(status)), self._seconds.labels(endpoint)
 
     def items(self, kind: str, result: BatchResult) -> None:
         """Count what became of a batch's items."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from typing import Final
 
 from opdata.keys import holds_key
@@ -18,4 +18,4 @@ def request_id(sent: str | None) -> str:
     """
     if sent is not None and _SANE.fullmatch(sent) and not holds_key(sent):
         return sent
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

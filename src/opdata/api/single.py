@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import structlog
-
 from opdata.api.context import Call, CursorInt, make_cursor, ok, read_cursor, time_param
 from opdata.api.errors import error_reply, item_reply
 from opdata.errors import Conflict, NotFound, SealBroken
 from opdata.ids import format_event_id
 from opdata.ingest import Checked, check_entities, check_events, check_states
+from opdata.logs import log
 from opdata.model import KEY_ID_BYTES, BatchResult, Entity, ItemError, key_id_of
 from opdata.storage.reads import EventQuery
 from opdata.storage.work import AppendEvents, DeleteEntity, Outcome, Reply
@@ -26,8 +25,6 @@ from opdata.wire.schema import (
     EventsParams,
     StateAck,
 )
-
-_log = structlog.get_logger("opdata.api")
 
 _NO_ENTITY = "Entity not found"
 _HELD = "The entity is under legal hold and cannot be erased"
@@ -74,7 +71,7 @@ async def _opened(call: Call, entity: Entity, sealed: bytes) -> bytes:
         return (await call.sealer()).open(entity.external_id, sealed)
     except SealBroken:
         call.services.metrics.seal_broken()
-        _log.error(
+        log.error(
             "seal_broken",
             operator_id=call.operator.operator_id,
             entity_id=entity.entity_id,
@@ -120,7 +117,7 @@ async def post_event(call: Call) -> Reply:
         work = checked.work
         assert isinstance(work, AppendEvents)
         earlier = outcome.duplicates.get(0)
-        event_id = format_event_id(earlier or work.events.event_ids[0])
+        event_id = format_event_id(earlier or work.event_ids[0])
         duplicate = ok(EventAck(event_id, "duplicate"))
         if earlier is not None:
             return duplicate

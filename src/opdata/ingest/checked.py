@@ -21,9 +21,9 @@ _MESSAGES: Final[dict[ItemCode, str]] = {
 class Checked(Struct, frozen=True):
     """A batch being checked: work for the store, and the way back from its rows to the items as sent.
 
-    Entities are checked when the store asks for them. `accepted` has, for events and states, the index of each
-    item that passed; `row_of` the position of its row in the work, where several items became
-    one row (W24), else None.
+    Entities and events are checked when the store asks for them. `accepted` has, for events and states,
+    the index of each item in the work; `row_of` the position of its row there, where several items
+    became one row (W24), else None.
     """
 
     work: UpsertEntities | AppendEvents | SetStates
@@ -44,10 +44,7 @@ class Checked(Struct, frozen=True):
         # The store refuses no entity.
         if not outcome.refused or isinstance(work, UpsertEntities):
             return []
-        if isinstance(work, AppendEvents):
-            names = work.events.external_ids
-        else:
-            names = [row.external_id for row in work.rows]
+        names = work.external_ids if isinstance(work, AppendEvents) else work.states.external_ids
         row_of = range(len(names)) if self.row_of is None else self.row_of
         return [
             ItemError(index, names[row], code, _MESSAGES[code])

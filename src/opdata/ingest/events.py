@@ -1,147 +1,113 @@
-"""Events: checked some hundred at a glance, one by one where some of those look wrong (W27)."""
+"""Events: checked when the store asks for them, some hundred at a glance (W27)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from opdata.clock import parse_ms
 from opdata.ids import new_event_ids
 from opdata.ingest.checked import Checked
-from opdata.ingest.problems import (
-    NULL,
-    id_problems,
-    item_error,
-    malformed_error,
-    taken_apart,
-    time_problems,
-)
-from opdata.model import ItemError
+from opdata.ingest.pieces import ItemCheck
+from opdata.ingest.problems import NULL, id_problems, taken_apart, time_problems
 from opdata.pii import Sealer
 from opdata.storage.work import AppendEvents, EventColumns
 from opdata.templates import Template, missing_fields
 from opdata.wire.decode import Batch, Malformed, all_well_formed, plain_ids
 from opdata.wire.schema import EventItem
 
-_EVENTS_A_GLANCE: Final = 250
-
 
 def check_events(
     batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
 ) -> Checked:
-    """Check events; `data` is kept as the text that came. Raises nothing for a bad item (W27)."""
-    check = _EventCheck(batch, template, now_ms)
-    check.all()
-    fine = check.fine
-    keys = [item.idempotencyKey for item in fine]
-    keyed = any(keys)
-    fingerprints: list[bytes | None] | None = None
-    if keyed:
-        fingerprints = [
-            None if item.idempotencyKey is None else _event_fingerprint(item, at_ms, sealer)
-            for item, at_ms in zip(fine, check.times_ms, strict=True)
-        ]
-    events = EventColumns(
-        new_event_ids(len(fine), now_ms),
-        [item.externalId for item in fine],
-        [item.eventType for item in fine],
-        [item.data for item in fine],
-        check.times_ms,
-        keys if keyed else None,
-        fingerprints,
-    )
-    return Checked(AppendEvents(events), len(batch.items), check.problems, check.accepted)
+    """Events to append, checked when the store asks for them. Raises nothing for a bad item (W27)."""
+    check = _EventCheck(batch, template, sealer, now_ms)
+    total = len(batch.items)
+    return Checked(check.work(), total, check.problems, range(total))
 
 
-class _EventCheck:
-    """Checks events some hundred at a time, and one by one where some of those look wrong."""
+class _EventCheck(ItemCheck[EventItem]):
+    """Checks events as a store asks for them; `data` is kept as the text that came."""
 
-    def __init__(self, batch: Batch[EventItem], template: Template, now_ms: int) -> None:
-        self._items = batch.items
-        self._look_closely = batch.look_closely
-        self._template = template
+    def __init__(
+        self, batch: Batch[EventItem], template: Template, sealer: Sealer, now_ms: int
+    ) -> None:
+        super().__init__(batch, template, now_ms)
+        self._sealer = sealer
         self._fits = {name: rule.fits.decode for name, rule in template.event_rules.items()}
-        self._now_ms = now_ms
-        self.problems: dict[int, ItemError] = {}
-        self.accepted: list[int] = []
-        self.fine: list[EventItem] = []
-        self.times_ms: list[int] = []
+        if all_well_formed(batch.items):
+            self._names = [item.externalId for item in batch.items]
+            keys = [item.idempotencyKey for item in batch.items]
+        else:
+            well_formed = [None if isinstance(item, Malformed) else item for item in batch.items]
+            self._names = [item.externalId if item else "" for item in well_formed]
+            keys = [item.idempotencyKey for item in well_formed if item]
+        self._keyed = any(keys)
 
-    def all(self) -> None:
-        """Check every item."""
-        for start in range(0, len(self._items), _EVENTS_A_GLANCE):
-            piece = self._items[start : start + _EVENTS_A_GLANCE]
-            if all_well_formed(piece) and (times_ms := self._at_a_glance(piece)) is not None:
-                self.fine += piece
-                self.times_ms += times_ms
-                self.accepted += range(start, start + len(piece))
-                continue
-            for index, item in enumerate(piece, start):
-                self._one(index, item)
+    def work(self) -> AppendEvents:
+        """The events in array order."""
+        event_ids = new_event_ids(len(self._names), self._now_ms)
+        return AppendEvents(event_ids, self._names, keyed=self._keyed, make=self._make)
 
-    def _at_a_glance(self, items: Sequence[EventItem]) -> Sequence[int] | None:
-        """When each event occurred, if they are all right; None when one of them may not be."""
+    def _make(self, positions: Sequence[int]) -> EventColumns:
+        """See `AppendEvents`."""
+        indices, items, times_ms = self.check(positions)
+        keys: list[str | None] | None = None
+        fingerprints: list[bytes | None] | None = None
+        if self._keyed:
+            keys = [item.idempotencyKey for item in items]
+            fingerprints = [
+                None if item.idempotencyKey is None else self._fingerprint(item, at_ms)
+                for item, at_ms in zip(items, times_ms, strict=True)
+            ]
+        return EventColumns(
+            indices,
+            [item.eventType for item in items],
+            [item.data for item in items],
+            times_ms,
+            keys,
+            fingerprints,
+        )
+
+    def _fingerprint(self, item: EventItem, occurred_at_ms: int) -> bytes:
+        """What makes the event the same when it comes again: white space and time zones do not count."""
+        return self._sealer.fingerprint(
+            item.externalId.encode(),
+            item.eventType.encode(),
+            b"" if item.occurredAt is None else b"%d" % occurred_at_ms,
+            msgspec.json.format(bytes(item.data), indent=-1),
+        )
+
+    def _look_right(self, items: Sequence[EventItem]) -> bool:
         keys = [item.idempotencyKey for item in items if item.idempotencyKey is not None]
         if not plain_ids([item.externalId for item in items]) or not plain_ids(keys):
-            return None
+            return False
         if self._look_closely and any(NULL in bytes(item.data) for item in items):
-            return None
+            return False
         fits = self._fits
         try:
             for item in items:
                 fits[item.eventType](item.data)
         except (KeyError, msgspec.ValidationError):
-            return None
-        times = [item.occurredAt for item in items]
-        if times.count(None) == len(times):
-            return [self._now_ms] * len(items)
-        known = [at_ms for at_ms in map(self._time_ms, times) if at_ms is not None]
-        return known if len(known) == len(items) else None
+            return False
+        return True
 
-    def _one(self, index: int, item: EventItem | Malformed) -> None:
-        if isinstance(item, Malformed):
-            self.problems[index] = malformed_error(index, item, _event_problems, self._template)
-            return
-        if self._at_a_glance((item,)) is None:
-            problems = _event_problems(msgspec.structs.asdict(item), self._template)
-            if problems:
-                self.problems[index] = item_error(index, item.externalId, problems)
-                return
-        at_ms = self._time_ms(item.occurredAt)
-        assert at_ms is not None, "a time that cannot be read is a problem"
-        self.fine.append(item)
-        self.times_ms.append(at_ms)
-        self.accepted.append(index)
+    def _times(self, items: Sequence[EventItem]) -> Sequence[str | None]:
+        return [item.occurredAt for item in items]
 
-    def _time_ms(self, occurred_at: str | None) -> int | None:
-        return self._now_ms if occurred_at is None else parse_ms(occurred_at)
-
-
-def _event_fingerprint(item: EventItem, occurred_at_ms: int, sealer: Sealer) -> bytes:
-    """What makes the event the same when it comes again: white space and time zones do not count."""
-    return sealer.fingerprint(
-        item.externalId.encode(),
-        item.eventType.encode(),
-        b"" if item.occurredAt is None else b"%d" % occurred_at_ms,
-        msgspec.json.format(bytes(item.data), indent=-1),
-    )
-
-
-def _event_problems(members: dict[str, object], template: Template) -> list[str]:
-    problems = id_problems(members, "externalId")
-    event_type, data = members.get("eventType"), members.get("data")
-    if isinstance(event_type, str) and event_type not in template.event_rules:
-        problems.append(template.unknown_event_type(event_type))
-    if isinstance(data, Raw):
-        fields, problem = taken_apart(data)
-        rule = template.event_rules.get(event_type) if isinstance(event_type, str) else None
-        if problem:
-            problems.append(problem)
-        elif rule is not None:
-            problems += missing_fields(fields, rule.required_order)
-    problems += time_problems(members, "occurredAt")
-    problems += id_problems(members, "idempotencyKey")
-    return problems
+    def _find_problems(self, members: dict[str, object], template: Template) -> list[str]:
+        problems = id_problems(members, "externalId")
+        event_type, data = members.get("eventType"), members.get("data")
+        if isinstance(event_type, str) and event_type not in template.event_rules:
+            problems.append(template.unknown_event_type(event_type))
+        if isinstance(data, Raw):
+            fields, problem = taken_apart(data)
+            rule = template.event_rules.get(event_type) if isinstance(event_type, str) else None
+            if problem:
+                problems.append(problem)
+            elif rule is not None:
+                problems += missing_fields(fields, rule.required_order)
+        problems += time_problems(members, "occurredAt")
+        problems += id_problems(members, "idempotencyKey")
+        return problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 
 _BLOCK = re.compile(
@@ -25,6 +26,7 @@ def load_queries(package: str) -> Queries:
     )
 
 
+@cache
 def rows_of_values(sql: str, rows: int) -> str:
     """An `INSERT … VALUES (?, …)` for `rows` rows at once."""
     head, values, tail = re.split(r"(?<=VALUES )(\([?, ]+\))", sql, maxsplit=1)

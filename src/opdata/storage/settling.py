@@ -5,10 +5,10 @@ The same on every store: entities that do not exist, idempotency keys that are t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from opdata.storage.work import EventColumns, Outcome, StateRow
+from opdata.storage.work import AppendEvents, EventColumns, Outcome, StateColumns
 
 TakenKeys = Mapping[str, tuple[bytes, bytes | None]]
 """Idempotency keys of stored events, with the event's id and the fingerprint of its content."""
@@ -21,32 +21,38 @@ class SettledEvents(NamedTuple):
     events: EventColumns
     numbers: Sequence[int]
 
+    def pieces(self, size: int) -> Iterator[SettledEvents]:
+        """The same, at most so many events at a time."""
+        for start in range(0, len(self.events), size):
+            stop = start + size
+            events = self.events.between(start, stop)
+            yield SettledEvents(self.outcome, events, self.numbers[start:stop])
+
 
 def settle_events(
-    events: EventColumns, number_of: Mapping[str, int], taken: TakenKeys
+    work: AppendEvents, events: EventColumns, number_of: Mapping[str, int], taken: TakenKeys
 ) -> SettledEvents:
-    """Sort out events: no entity is `NOT_FOUND`; of those under one key the first counts (W42)."""
+    """Sort out events that passed: no entity is `NOT_FOUND`; of those under one key the first counts (W42)."""
     outcome = Outcome(refused={}, duplicates={})
+    names = list(map(work.external_ids.__getitem__, events.positions))
     if events.idempotency_keys is None:
         try:
-            return SettledEvents(
-                outcome, events, list(map(number_of.__getitem__, events.external_ids))
-            )
+            return SettledEvents(outcome, events, list(map(number_of.__getitem__, names)))
         except KeyError:
             pass  # some are refused: below, one by one
     first_of = dict(taken)
     accepted: list[int] = []
     numbers: list[int] = []
-    for position, (external_id, key) in enumerate(
-        zip(events.external_ids, events.keys, strict=False)
+    for row, (position, name, key) in enumerate(
+        zip(events.positions, names, events.keys, strict=False)
     ):
-        number = number_of.get(external_id)
+        number = number_of.get(name)
         if number is None:
             outcome.refused[position] = "NOT_FOUND"
             continue
         if key is not None:
-            event_id = events.event_ids[position]
-            same = None if events.fingerprints is None else events.fingerprints[position]
+            event_id = work.event_ids[position]
+            same = None if events.fingerprints is None else events.fingerprints[row]
             first_id, first_same = first_of.setdefault(key, (event_id, same))
             if first_id != event_id:
                 if first_same == same:
@@ -54,26 +60,34 @@ def settle_events(
                 else:
                     outcome.refused[position] = "DUPLICATE_CONFLICT"
                 continue
-        accepted.append(position)
+        accepted.append(row)
         numbers.append(number)
-    return SettledEvents(outcome, events.at(accepted), numbers)
+    return SettledEvents(outcome, events.rows(accepted), numbers)
 
 
 class SettledStates(NamedTuple):
-    """The rows to set, each with the number of its entity."""
+    """The states to set, each with the number of its entity."""
 
     outcome: Outcome
-    rows: Sequence[tuple[int, StateRow]]
+    states: StateColumns
+    numbers: Sequence[int]
 
 
-def settle_states(rows: Sequence[StateRow], number_of: Mapping[str, int]) -> SettledStates:
+def settle_states(states: StateColumns, number_of: Mapping[str, int]) -> SettledStates:
     """Sort out states: no entity is `NOT_FOUND`."""
     outcome = Outcome(refused={})
-    accepted: list[tuple[int, StateRow]] = []
-    for position, row in enumerate(rows):
-        number = number_of.get(row.external_id)
+    names = states.external_ids
+    try:
+        return SettledStates(outcome, states, list(map(number_of.__getitem__, names)))
+    except KeyError:
+        pass  # some are refused: below, one by one
+    accepted: list[int] = []
+    numbers: list[int] = []
+    for position, name in enumerate(names):
+        number = number_of.get(name)
         if number is None:
             outcome.refused[position] = "NOT_FOUND"
         else:
-            accepted.append((number, row))
-    return SettledStates(outcome, accepted)
+            accepted.append(position)
+            numbers.append(number)
+    return SettledStates(outcome, states.at(accepted), numbers)

@@ -69,15 +69,14 @@ class EntityColumns(Struct, frozen=True):
 
 
 class EventColumns(Struct, frozen=True):
-    """Events to append, in order: a column a member, all of one length.
+    """Events ready to be appended: a column a member, all of one length.
 
-    Thousands at a time, a column is handled in one call where rows would take one each. `data` is JSON
-    text in UTF-8. Without `idempotency_keys` no event has one; where one has, its fingerprint
-    identifies its content (W42).
+    Thousands at a time, a column is handled in one call where rows would take one each. `positions` says
+    which of the events of an `AppendEvents` each is. `data` is JSON text in UTF-8. Without
+    `idempotency_keys` no event has one; where one has, its fingerprint identifies its content (W42).
     """
 
-    event_ids: Sequence[bytes]
-    external_ids: Sequence[str]
+    positions: Sequence[int]
     event_types: Sequence[str]
     data: Sequence[bytes]
     occurred_at_ms: Sequence[int]
@@ -85,19 +84,19 @@ class EventColumns(Struct, frozen=True):
     fingerprints: Sequence[bytes | None] | None = None
 
     def __len__(self) -> int:
-        return len(self.event_ids)
+        return len(self.positions)
 
     @property
     def keys(self) -> Iterable[str | None]:
         """The idempotency key of each event; endless where none has one."""
         return repeat(None) if self.idempotency_keys is None else self.idempotency_keys
 
-    def at(self, positions: Sequence[int]) -> EventColumns:
-        """The events at these positions."""
-        return self._each(lambda column: [column[at] for at in positions])
+    def rows(self, rows: Sequence[int]) -> EventColumns:
+        """Some of them: those rows, in that order."""
+        return self._each(lambda column: [column[row] for row in rows])
 
     def between(self, start: int, stop: int) -> EventColumns:
-        """The events from `start` to before `stop`."""
+        """The rows from `start` to before `stop`, as far as there are any."""
         return self._each(lambda column: column[start:stop])
 
     def _each(self, pick: Callable[[Sequence[Any]], Sequence[Any]]) -> EventColumns:
@@ -105,14 +104,23 @@ class EventColumns(Struct, frozen=True):
         return EventColumns(*columns)
 
 
-class StateRow(Struct, frozen=True, gc=False):
-    """A state to set. Unless `force`, a stored observation newer than this one stays (W28)."""
+class StateColumns(Struct, frozen=True):
+    """States to set: a column a member, all of one length.
 
-    external_id: str
-    state_key: str
-    value: str
-    observed_at_ms: int
-    force: bool
+    `values` are JSON text in UTF-8. Unless it is `forced`, a state leaves a stored observation that is
+    newer as it is (W28).
+    """
+
+    external_ids: Sequence[str]
+    state_keys: Sequence[str]
+    values: Sequence[bytes]
+    observed_at_ms: Sequence[int]
+    forced: Sequence[bool]
+
+    def at(self, positions: Sequence[int]) -> StateColumns:
+        """The states at these positions."""
+        columns: list[Any] = [[column[at] for at in positions] for column in astuple(self)]
+        return StateColumns(*columns)
 
 
 class UpsertEntities(Struct, frozen=True):
@@ -132,19 +140,26 @@ class UpsertEntities(Struct, frozen=True):
 
 
 class AppendEvents(Struct, frozen=True):
-    """Append events in order; those without a live entity are refused as `NOT_FOUND`.
+    """Append events in order, by their `event_ids` and the names of their entities.
 
-    Of events sharing an idempotency key, stored or in this write, the first counts; a later one
-    with the same fingerprint is a duplicate, with another it is a `DUPLICATE_CONFLICT` (W42).
+    `make(positions)` returns events, checked, without those that turned out to be no good: these are
+    neither appended nor refused. What is no event at all is there as one whose entity's name is "". The store
+    asks for each, at most once a try, in any order. Of those that pass, one without a live entity is
+    refused as `NOT_FOUND`. Where any has an idempotency key they are `keyed`: of those sharing one, stored
+    or in this write, the first that passes and has an entity counts; a later one with the same fingerprint
+    is a duplicate, with another it is a `DUPLICATE_CONFLICT` (W42).
     """
 
-    events: EventColumns
+    event_ids: Sequence[bytes]
+    external_ids: Sequence[str]
+    make: Callable[[Sequence[int]], EventColumns]
+    keyed: bool
 
 
 class SetStates(Struct, frozen=True):
-    """Set rows of distinct (`external_id`, `state_key`). Rows without a live entity are `NOT_FOUND`."""
+    """Set states of distinct entities and keys. Those without a live entity are refused as `NOT_FOUND`."""
 
-    rows: Sequence[StateRow]
+    states: StateColumns
 
 
 class DeleteEntity(Struct, frozen=True):

@@ -273,13 +273,8 @@ def id_problem(name: str, text: str, max_chars: int = MAX_EXTERNAL_ID_CHARS) -> 
     return None
 
 
-def plain_id(text: str) -> bool:
-    """Whether an id is right at a glance, as nearly all are; False says that `id_problem` must look."""
-    return 1 <= len(text) <= MAX_EXTERNAL_ID_CHARS and text.isprintable()
-
-
 def plain_ids(texts: Sequence[str]) -> bool:
-    """`plain_id` of all of them, in a few calls; False says that each is to be looked at."""
+    """Whether all ids are right at a glance, as nearly all are; False says that `id_problem` must look."""
     if not texts:
         return True
     sizes = set(map(len, texts))

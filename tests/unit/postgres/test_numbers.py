@@ -15,18 +15,20 @@ from opdata.storage.postgres.numbers import EntityNumbers
 class Slow:
     """A connection to an operator of entities p0, p1 …; each look-up waits to be let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, erasures: int = 0, gone: str = "") -> None:
         self.asked = asyncio.Event()
         self.answer = asyncio.Event()
+        self._erasures = erasures
+        self._gone = gone
 
     async def fetchval(self, *_: Any) -> int:
-        return 0
+        return self._erasures
 
     async def fetchrow(self, _sql: str, _operator_id: int, names: str) -> tuple[Any, ...]:
         self.asked.set()
         await self.answer.wait()
-        found = names.split("\x1f")
-        return found, [int(name[1:]) for name in found], 0
+        found = [name for name in names.split("\x1f") if name != self._gone]
+        return found, [int(name[1:]) for name in found], self._erasures
 
 
 async def find(numbers: EntityNumbers, names: set[str]) -> dict[str, int]:
@@ -56,6 +58,19 @@ async def test_names_that_are_forgotten_during_a_look_up_are_there_all_the_same(
     assert {name: found[name] for name in ("p1", "p2", "p3", "p4", "p5")} == {
         f"p{number}": number for number in range(1, 6)
     }
+
+
+@pytest.mark.parametrize("names", [{"p1", "p2"}, {"p1", "p2", "p3"}])
+async def test_nothing_that_was_remembered_holds_after_an_erasure(names: set[str]) -> None:
+    """Whether there is a name to look up besides or not."""
+    numbers = EntityNumbers()
+    await find(numbers, {"p1", "p2"})
+    connection = Slow(erasures=1, gone="p1")
+    connection.answer.set()
+    found = await numbers.find(cast("Connection", connection), 1, names)
+    assert found.keys() == names - {"p1"}
+    unanswered = cast("Connection", Slow(erasures=1))
+    assert (await numbers.find(unanswered, 1, {"p2"}))["p2"] == 2
 
 
 async def test_names_are_remembered_after_a_look_up() -> None:

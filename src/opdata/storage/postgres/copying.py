@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from itertools import chain, count, repeat
+from itertools import chain, repeat
 from typing import Final
 
 from opdata.storage.postgres.connection import Connection
-from opdata.storage.work import EntityColumns, EventColumns, UpsertEntities
+from opdata.storage.work import AppendEvents, EntityColumns, EventColumns, UpsertEntities
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
@@ -78,15 +78,23 @@ def pack_entities(
 
 
 def pack_events(
-    operator_id: int, now_ms: int, events: EventColumns, numbers: Sequence[int], first_no: int
+    operator_id: int,
+    now_ms: int,
+    events: EventColumns,
+    numbers: Sequence[int],
+    work: AppendEvents,
+    first_no: int,
 ) -> bytes:
-    """Rows of `EVENT_COLUMNS`, from the events, the number of each one's entity, and the first's own."""
+    """Rows of `EVENT_COLUMNS`, from events and the number of each one's entity.
+
+    An event's own is `first_no` and its position in the work.
+    """
     prefix = _pack_event_prefix(9, 8, operator_id, 8, now_ms, 8)
-    eight = repeat(8)
+    eight, positions = repeat(8), events.positions
     middle = map(
         _pack_event,
-        *(numbers, eight, events.occurred_at_ms, eight, count(first_no)),
-        *(repeat(16), events.event_ids),
+        *(numbers, eight, events.occurred_at_ms, eight, map(first_no.__add__, positions)),
+        *(repeat(16), map(work.event_ids.__getitem__, positions)),
     )
     types = map(_Prefixed().__getitem__, events.event_types)
     if events.idempotency_keys is None:

@@ -13,8 +13,8 @@ class EntityNumbers:
     """`entity_no` of live entities, for one process.
 
     A name keeps its number until the entity is erased, and every erasure counts up `erasures` of its
-    operator in the same transaction. So one number read at the start of a transaction tells whether
-    all that is remembered of the operator held at that moment.
+    operator in the same transaction. So one number, read together with what is not remembered, tells
+    whether all that is remembered of the operator held at that moment.
     """
 
     def __init__(self) -> None:
@@ -25,33 +25,33 @@ class EntityNumbers:
         self, connection: Connection, operator_id: int, names: set[str]
     ) -> Mapping[str, int]:
         """The number of each name that is live; the mapping may hold others of the operator too."""
-        erasures = await connection.fetchval(SQL["erasures"], operator_id)
-        known = self._as_of(operator_id, erasures)
+        erasures, known = self._erasures.get(operator_id), self._known.of(operator_id)
         # Not as a difference of sets, which goes through all that is known.
         unknown = list(filterfalse(known.__contains__, names))
-        if not unknown:
-            return known
-        found, erasures_then = await _look_up(connection, operator_id, unknown)
+        if unknown:
+            found, erasures_then = await _look_up(connection, operator_id, unknown)
+        else:
+            found, erasures_then = {}, await connection.fetchval(SQL["erasures"], operator_id)
         if erasures_then != erasures:
             # Somebody has erased since: all of them anew, as of one moment.
             known = {}
-            found, erasures_then = await _look_up(connection, operator_id, list(names))
+            if len(unknown) < len(names):
+                found, erasures_then = await _look_up(connection, operator_id, list(names))
         # Others have used the memory meanwhile: it may be of another moment now, and what was known
         # may have been forgotten.
-        if (
-            self._erasures.get(operator_id) == erasures_then
-            and self._known.learn(operator_id, found) is known
-        ):
+        if self._learn(operator_id, erasures_then, found) is known:
             return known
         return {name: known[name] for name in names if name in known} | found
 
-    def _as_of(self, operator_id: int, erasures: int | None) -> Mapping[str, int]:
-        """What is remembered as of that many erasures: nothing, if it was as of another number."""
+    def _learn(
+        self, operator_id: int, erasures: int | None, found: Mapping[str, int]
+    ) -> Mapping[str, int]:
+        """Remember what was found as of that many erasures, and nothing that was as of another number."""
         if self._erasures.get(operator_id) != erasures:
             self._known.forget(operator_id)
             if erasures is not None:
                 self._erasures[operator_id] = erasures
-        return self._known.of(operator_id)
+        return self._known.learn(operator_id, found)
 
 
 async def _look_up(

@@ -8,6 +8,7 @@ and the transaction is done over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Final
 
@@ -30,7 +31,7 @@ from opdata.storage.postgres.copying import (
 from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
 from opdata.storage.postgres.numbers import EntityNumbers
 from opdata.storage.records import operator_of
-from opdata.storage.settling import TakenKeys, settle_events, settle_states
+from opdata.storage.settling import SettledEvents, TakenKeys, settle_events, settle_states
 from opdata.storage.work import (
     AdoptErasures,
     AppendEvents,
@@ -49,7 +50,7 @@ from opdata.storage.work import (
 )
 
 _ENTITIES_A_PIECE: Final = 256
-_EVENTS_A_PIECE: Final = 1_280
+_EVENTS_A_PIECE: Final = 500
 """So many are packed at a time: the server takes them in while the next are made and packed."""
 
 
@@ -235,34 +236,52 @@ async def _copy_new(transaction: Transaction, pieces: Iterator[bytes]) -> None:
 async def _append_events(
     transaction: Transaction, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
-    connection, names = transaction.connection, set(work.events.external_ids)
-    number_of = await numbers.find(connection, write.operator_id, names)
-    taken = await _claim_keys(transaction, write, work.events, number_of)
-    settled = settle_events(work.events, number_of, taken)
-    total, first_number = len(settled.events), transaction.first_number
+    connection, total = transaction.connection, len(work.event_ids)
+    number_of = await numbers.find(connection, write.operator_id, set(work.external_ids))
+    outcome = Outcome(refused={})
 
-    def packed() -> Iterator[bytes]:
+    def checked() -> Iterator[SettledEvents]:
         for start in range(0, total, _EVENTS_A_PIECE):
-            stop = min(start + _EVENTS_A_PIECE, total)
-            yield pack_events(
-                *(write.operator_id, write.now_ms, settled.events.between(start, stop)),
-                *(settled.numbers[start:stop], first_number + start),
-            )
+            events = work.make(range(start, min(start + _EVENTS_A_PIECE, total)))
+            settled = settle_events(work, events, number_of, {})
+            outcome.refused.update(settled.outcome.refused)
+            yield settled
 
-    await copy_rows(connection, "events", EVENT_COLUMNS, packed())
-    return settled.outcome
+    if work.keyed:
+        # Which of those under one key counts is known when all have been checked.
+        events = work.make(range(total))
+        taken = await _claim_keys(transaction, write, work, events, number_of)
+        settled = settle_events(work, events, number_of, taken)
+        outcome, pieces = settled.outcome, settled.pieces(_EVENTS_A_PIECE)
+    else:
+        pieces = checked()
+    packed = (
+        pack_events(
+            *(write.operator_id, write.now_ms, piece.events, piece.numbers),
+            *(work, transaction.first_number),
+        )
+        for piece in pieces
+    )
+    await copy_rows(connection, "events", EVENT_COLUMNS, packed)
+    return outcome
 
 
 async def _claim_keys(
-    transaction: Transaction, write: Write, events: EventColumns, number_of: Mapping[str, int]
+    transaction: Transaction,
+    write: Write,
+    work: AppendEvents,
+    events: EventColumns,
+    number_of: Mapping[str, int],
 ) -> TakenKeys:
     """Take the idempotency keys of events that will be appended; return those that others have."""
     if events.idempotency_keys is None or events.fingerprints is None:
         return {}
     first_of: dict[str, int] = {}
-    for position, key in enumerate(events.idempotency_keys):
-        if key is not None and events.external_ids[position] in number_of:
-            first_of.setdefault(key, position)
+    for row, (position, key) in enumerate(
+        zip(events.positions, events.idempotency_keys, strict=True)
+    ):
+        if key is not None and work.external_ids[position] in number_of:
+            first_of.setdefault(key, row)
     if not first_of:
         return {}
     keys = sorted(first_of)
@@ -270,7 +289,7 @@ async def _claim_keys(
         SQL["add_event_keys"],
         write.operator_id,
         joined(keys),
-        joined([events.event_ids[first_of[key]].hex() for key in keys]),
+        joined([work.event_ids[events.positions[first_of[key]]].hex() for key in keys]),
         joined([(events.fingerprints[first_of[key]] or b"").hex() for key in keys]),
     )
     if len(free) == len(keys):
@@ -285,20 +304,25 @@ async def _claim_keys(
 async def _set_states(
     transaction: Transaction, numbers: EntityNumbers, write: Write, work: SetStates
 ) -> Outcome:
-    names = {row.external_id for row in work.rows}
+    names = set(work.states.external_ids)
     number_of = await numbers.find(transaction.connection, write.operator_id, names)
-    settled = settle_states(work.rows, number_of)
-    if settled.rows:
-        ordered = sorted(settled.rows, key=lambda pair: (pair[0], pair[1].state_key))
+    settled = settle_states(work.states, number_of)
+    if settled.numbers:
+        states = settled.states
+        ordered = sorted(
+            zip(
+                *(settled.numbers, states.state_keys),
+                map(str, states.values, repeat("utf-8")),
+                map(str, states.observed_at_ms),
+                ["t" if forced else "f" for forced in states.forced],
+                strict=True,
+            )
+        )
+        entity_numbers, *columns = zip(*ordered, strict=True)
         await transaction.connection.execute(
             SQL["set_states"],
-            write.operator_id,
-            write.now_ms,
-            joined([str(number) for number, _ in ordered]),
-            joined([row.state_key for _, row in ordered]),
-            joined([row.value for _, row in ordered]),
-            joined([str(row.observed_at_ms) for _, row in ordered]),
-            joined(["t" if row.force else "f" for _, row in ordered]),
+            *(write.operator_id, write.now_ms, joined(list(map(str, entity_numbers)))),
+            *map(joined, columns),
         )
     return settled.outcome
 

@@ -28,7 +28,7 @@ class EntityNumbers:
 
     def begin(self, connection: apsw.Connection) -> None:
         """Called inside every new transaction, with the write lock held."""
-        version = connection.pragma("data_version")
+        version = connection.execute("PRAGMA data_version").get
         if version != self._version:
             self._known.clear()
             self._version = version

@@ -51,7 +51,7 @@ from opdata.storage.sqlite.limiter import Limiter
 from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.tenancy import SqliteTenancy
 from opdata.storage.sqlite.writer import Undo
-from opdata.storage.sqlite.writes import perform
+from opdata.storage.sqlite.writes import perform, with_events_checked
 from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
 
 _PURGE_STEP: Final = 1_000
@@ -96,9 +96,10 @@ class SqliteStore(SqliteTenancy):
 
     async def write(self, write: Write) -> Reply:
         """See `Store.write`."""
+        ready = with_events_checked(write)
 
         def task(connection: apsw.Connection) -> Reply:
-            reply = perform(connection, self._database.writer.numbers, write)
+            reply = perform(connection, self._database.writer.numbers, ready)
             if write.dry_run:
                 raise Undo(reply)
             if isinstance(write.work, DeleteEntity):

@@ -7,13 +7,14 @@ until the commit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress, repeat
+from operator import itemgetter, not_
 from typing import Final
 
 import apsw
 import msgspec
 from msgspec import UNSET
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from opdata.errors import IdempotencyKeyReused
 from opdata.model import Erasure
@@ -41,7 +42,18 @@ from opdata.storage.work import (
 )
 
 _found_entities: Final = msgspec.json.Decoder(list[tuple[int, int, str, str]]).decode
+_entity_no: Final = itemgetter(1)
 _found_keys: Final = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+
+
+def with_events_checked(write: Write) -> Write:
+    """The same write with its events checked: that needs no lock, and the interpreter while others flush."""
+    work = write.work
+    if not isinstance(work, AppendEvents):
+        return write
+    events = work.make(range(len(work.event_ids)))
+    # All of them is what is asked for below.
+    return replace(write, work=replace(work, make=lambda _positions: events))
 
 
 def perform(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> Reply:
@@ -150,18 +162,19 @@ def _upsert_entities(connection: apsw.Connection, write: Write, work: UpsertEnti
 def _append_events(
     connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: AppendEvents
 ) -> Outcome:
-    events, operator_id = work.events, write.operator_id
-    number_of = numbers.find(connection, operator_id, set(events.external_ids))
+    operator_id, operator = write.operator_id, repeat(write.operator_id)
+    events = work.make(range(len(work.event_ids)))
+    number_of = numbers.find(connection, operator_id, set(work.external_ids))
     taken = _taken_keys(connection, operator_id, events)
-    settled = settle_events(events, number_of, taken)
+    settled = settle_events(work, events, number_of, taken)
     events = settled.events
-    operator = repeat(operator_id)
+    event_ids = list(map(work.event_ids.__getitem__, events.positions))
     write_rows(
         connection,
         "append_events",
         list(
             zip(
-                *(operator, settled.numbers, events.event_ids, events.event_types),
+                *(operator, settled.numbers, event_ids, events.event_types),
                 map(str, events.data, repeat("utf-8")),
                 *(events.occurred_at_ms, repeat(write.now_ms), events.keys),
                 strict=False,
@@ -170,7 +183,7 @@ def _append_events(
     )
     if events.idempotency_keys is not None and events.fingerprints is not None:
         rows = zip(
-            *(operator, events.idempotency_keys, events.event_ids, events.fingerprints),
+            *(operator, events.idempotency_keys, event_ids, events.fingerprints),
             strict=False,
         )
         write_rows(connection, "add_event_keys", [row for row in rows if row[1] is not None])
@@ -181,15 +194,21 @@ def _set_states(
     connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: SetStates
 ) -> Outcome:
     operator_id, now_ms = write.operator_id, write.now_ms
-    number_of = numbers.find(connection, operator_id, {row.external_id for row in work.rows})
-    settled = settle_states(work.rows, number_of)
-    for name, force in (("overwrite_states", True), ("observe_states", False)):
-        values = [
-            (operator_id, number, row.state_key, row.value, row.observed_at_ms, now_ms)
-            for number, row in settled.rows
-            if row.force is force
-        ]
-        write_rows(connection, name, values)
+    number_of = numbers.find(connection, operator_id, set(work.states.external_ids))
+    settled = settle_states(work.states, number_of)
+    states = settled.states
+    rows = list(
+        zip(
+            *(repeat(operator_id), settled.numbers, states.state_keys),
+            map(str, states.values, repeat("utf-8")),
+            *(states.observed_at_ms, repeat(now_ms)),
+            strict=False,
+        )
+    )
+    observed = map(not_, states.forced)
+    for name, chosen in (("overwrite_states", states.forced), ("observe_states", observed)):
+        # By entity, as in the table: neighbours are found one after the other.
+        write_rows(connection, name, sorted(compress(rows, chosen), key=_entity_no))
     return settled.outcome
 
 
