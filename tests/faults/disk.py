@@ -54,6 +54,9 @@ class _Contents:
         self.flushed = bytearray(found)
         self.waiting: list[tuple[int, bytes | None]] = []
         """Offset and bytes of each write; a truncation has None."""
+        self.handles: set[_File] = set()
+        self.untold: set[_File] = set()
+        """Handles that were open when a flush failed through another one."""
 
     def flush(self) -> None:
         for at, data in self.waiting:
@@ -123,12 +126,11 @@ class FaultyDisk(apsw.VFS):
         if path is None or "-limits" in path:
             return apsw.VFSFile(_BASE, name, flags)  # not flushed, and nothing worth keeping
         self.meet("open")
-        file = _File(self, name, flags, path)
         with self._lock:
             if path not in self._contents:
                 found = Path(path)
                 self._contents[path] = _Contents(found.read_bytes() if found.exists() else b"")
-        return file
+        return _File(self, name, flags, path)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, FBT001
         super().xDelete(filename, syncdir)
@@ -139,17 +141,43 @@ class FaultyDisk(apsw.VFS):
         with self._lock:
             self._contents[path].waiting.append((at, data))
 
-    def flushed(self, path: str) -> None:
+    def flushed(self, path: str, handle: _File) -> bool:
+        """Flush a file, unless the handle has to hear first of a flush that failed through another one."""
         with self._lock:
+            contents = self._contents[path]
+            if handle in contents.untold:
+                contents.untold.discard(handle)
+                return False
             if not self.lies_about_flushes:
-                self._contents[path].flush()
+                contents.flush()
+            return True
 
-    def lost(self, path: str) -> None:
-        """A flush failed: the system takes the bytes for written and never tries again."""
+    def lost(self, path: str, handle: _File) -> None:
+        """A flush failed: the system takes the bytes for written and never tries again.
+
+        As Linux does, it tells each handle that was open, at its own next flush.
+        """
         with self._lock:
             contents = self._contents[path]
             contents.waiting = contents.waiting[: len(contents.waiting) // 2]
             contents.flush()
+            contents.untold |= contents.handles - {handle}
+
+    def opened(self, path: str, handle: _File) -> None:
+        with self._lock:
+            self._contents[path].handles.add(handle)
+
+    def closed(self, path: str, handle: _File) -> None:
+        with self._lock:
+            if path in self._contents:
+                self._contents[path].handles.discard(handle)
+                self._contents[path].untold.discard(handle)
+
+    def forget(self) -> None:
+        """Tell nobody any more of flushes that failed."""
+        with self._lock:
+            for contents in self._contents.values():
+                contents.untold.clear()
 
     def meet(self, call: str) -> Failure | None:
         """Raise when this call is to fail at once; return the failure when it is to fail halfway."""
@@ -176,6 +204,11 @@ class _File(apsw.VFSFile):
         self._disk = disk
         self._path = path
         self._read_only = bool(flags[0] & apsw.SQLITE_OPEN_READONLY)
+        disk.opened(path, self)
+
+    def xClose(self) -> None:  # noqa: N802
+        self._disk.closed(self._path, self)
+        super().xClose()
 
     def xLock(self, level: int) -> None:  # noqa: N802
         try:
@@ -209,10 +242,11 @@ class _File(apsw.VFSFile):
         try:
             self._disk.meet("sync")
         except apsw.Error:
-            self._disk.lost(self._path)
+            self._disk.lost(self._path, self)
             raise
         super().xSync(flags)
-        self._disk.flushed(self._path)
+        if not self._disk.flushed(self._path, self):
+            raise error_of(FAILURES["flush fails"])
 
 
 def error_of(failure: Failure) -> apsw.Error:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import apsw
 import pytest
 
+from opdata.storage.sqlite import checkpoints
 from tests.faults.counts import Counts
 from tests.faults.disk import FAILURES, FaultyDisk, mounted
 from tests.faults.embedded import found_with, send, serving
@@ -60,6 +61,7 @@ async def images_of(data_dir: Path, disk: FaultyDisk, chance: Random) -> Sequenc
         await asyncio.gather(*(_write(api, script, cuts, disk, chance) for script in scripts))
         disk.before_change = None
         disk.heal()  # of what no call has met yet
+        disk.forget()
     return cuts.images
 
 
@@ -81,6 +83,14 @@ def assert_kept(image: Image, folder: Path) -> None:
     assert found.problems() == []
     sent = {script: count + 1 for script, count in image.acknowledged.items()}
     assert_as_scripted(found, image.acknowledged, sent=sent)
+
+
+@pytest.fixture(autouse=True)
+def short_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is copied back into the database all the time, beside the writer and by it."""
+    monkeypatch.setattr(checkpoints, "_COPY_AT_PAGES", 40)
+    monkeypatch.setattr(checkpoints, "_REST_PAGES", 10)
+    monkeypatch.setattr(checkpoints, "_MOST_PAGES", 160)
 
 
 @pytest.mark.fault("the power is cut")

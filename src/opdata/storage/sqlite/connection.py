@@ -88,6 +88,8 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool = False) -> ap
     distrust(connection)
     if read_only:
         connection.pragma("query_only", 1)
+        # Whether the log may be copied is for writers to know.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
 
 

@@ -37,8 +37,9 @@ class Database:
         """Finish the tasks handed in so far and let go of the file. Closing twice is closing once."""
         if not self._closed:
             self._closed = True
-            await self.writer.close()
+            # The writer last: whoever is the last one copies the log, and it knows whether that is right.
             await asyncio.to_thread(self._readers.shutdown)
+            await self.writer.close()
 
     async def rows(self, name: str, *values: object) -> list[Row]:
         """The rows of a named query, in one snapshot."""

@@ -12,30 +12,45 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import apsw
 
 from opdata.errors import Unavailable
-from opdata.storage.sqlite.connection import Task, translated, wait_when_busy
+from opdata.storage.sqlite.checkpoints import Checkpoints
+from opdata.storage.sqlite.connection import Task, translated
 from opdata.storage.sqlite.numbers import EntityNumbers
 
 T = TypeVar("T")
 
 _MAX_GROUP: Final = 64
 _MAX_GROUP_S: Final = 0.05
-_TRUNCATE_WAIT_S: Final = 0.25
 
 
 _Result = tuple[Any, Exception | None]
 
 
 class _Waiting(NamedTuple):
-    """A task and the one who waits for it."""
+    """A task and the one who waits for it, in an event loop."""
 
     task: Task
-    future: Future[Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+    def answer(self, result: Any, failure: BaseException | None) -> None:
+        """Say what became of the task; called in the writer's thread."""
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            self.loop.call_soon_threadsafe(self._answer, result, failure)
+
+    def _answer(self, result: Any, failure: BaseException | None) -> None:
+        # Whoever has stopped waiting does not call back what was being committed.
+        if self.future.done():
+            return
+        if failure is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(failure)
 
 
 class Undo(Exception):
@@ -51,10 +66,10 @@ class Writer:
 
     def __init__(self, connect: Callable[[], apsw.Connection], busy_timeout_s: float) -> None:
         self._connect = connect
-        self._busy_timeout_s = busy_timeout_s
         self.numbers = EntityNumbers()
         """Names that tasks have looked up; theirs alone to use."""
         self._connection: apsw.Connection | None = None
+        self._checkpoints = Checkpoints(connect, busy_timeout_s)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._truncate_log = False
         self._closed = False
@@ -70,10 +85,10 @@ class Writer:
         if self._closed:
             message = "The server is shutting down; nothing was written."
             raise Unavailable(message)
-        future: Future[T] = Future()
-        self._waiting.put(_Waiting(task, future))
-        # Shielded: whoever stops waiting does not call back what is being committed.
-        return await asyncio.shield(asyncio.wrap_future(future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.put(_Waiting(task, loop, future))
+        return await future
 
     def truncate_log(self) -> None:
         """Called by a task: once it is committed, empty the write-ahead log (W51)."""
@@ -89,8 +104,7 @@ class Writer:
         while (first := self._waiting.get()) is not None:
             if self._run_group(first):
                 break
-        if self._connection is not None:
-            self._connection.close()
+        self._checkpoints.close(self._connection)
 
     def _run_group(self, first: _Waiting) -> bool:
         """Run a transaction with `first` and what joins it; True when the queue has ended."""
@@ -114,15 +128,12 @@ class Writer:
             if isinstance(error.__cause__, apsw.IOError):
                 self._write_over_failed_commit()
             for waiting in group:
-                waiting.future.set_exception(error)
+                waiting.answer(None, error)
             return ended
-        if self._truncate_log:
-            self._empty_log(connection)
+        self._truncate_log = self._truncate_log and not self._checkpoints.empty(connection)
         for waiting, (result, failure) in zip(group, results, strict=True):
-            if failure is None:
-                waiting.future.set_result(result)
-            else:
-                waiting.future.set_exception(failure)
+            waiting.answer(result, failure)
+        self._checkpoints.after_commit(connection)
         return ended
 
     def _next(self) -> tuple[_Waiting | None, bool]:
@@ -150,6 +161,7 @@ class Writer:
     def _open(self) -> apsw.Connection:
         if self._connection is None:
             self._connection = self._connect()
+            self._checkpoints.watch(self._connection)
         return self._connection
 
     def _abandon(self) -> None:
@@ -170,17 +182,6 @@ class Writer:
             connection.execute("COMMIT")
         except apsw.Error:
             self._abandon()
-
-    def _empty_log(self, connection: apsw.Connection) -> None:
-        # Readers of older snapshots hold it up; then the next group, or the housekeeping, tries again.
-        wait_when_busy(connection, _TRUNCATE_WAIT_S)
-        try:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._truncate_log = False
-        except apsw.Error:
-            pass  # whatever becomes of the log, the commit stands and those who wait must hear of it
-        finally:
-            wait_when_busy(connection, self._busy_timeout_s)
 
 
 def _run(connection: apsw.Connection, task: Task, *, undo: str) -> _Result:
