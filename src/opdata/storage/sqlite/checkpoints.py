@@ -16,16 +16,14 @@ from collections.abc import Callable
 from typing import Final
 
 import apsw
-import structlog
 
+from opdata.logs import log
 from opdata.storage.sqlite.connection import wait_when_busy
 
 _COPY_AT_PAGES: Final = 16_000  # 64 MiB of log: many changes of a page are copied back once
 _REST_PAGES: Final = 2_000  # what the writer copies by itself in a few milliseconds
 _MOST_PAGES: Final = 4 * _COPY_AT_PAGES
 _EMPTYING_WAIT_S: Final = 0.25
-
-_log = structlog.get_logger("opdata.storage")
 
 
 class Checkpoints:
@@ -140,7 +138,7 @@ class Checkpoints:
         if getattr(error, "extendedresult", None) != apsw.SQLITE_IOERR_FSYNC:
             return
         self._keeps_log = True
-        _log.error(
+        log.error(
             "flush_failed",
             advice="The disk failed. Nothing acknowledged is lost: it is in the write-ahead log, which grows "
             "until the server is restarted. See to the disk, and restart the server.",
