@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx2
 
+from opdata.client.trust import trusted
 from opdata.clock import now_ms
 from opdata.config import Settings, load_settings
 from opdata.keys import new_key
@@ -148,12 +149,17 @@ class RunningServer:
             await store.close()
         return made.key
 
+    def page(self, path: str, *, timeout_s: float = 30) -> httpx2.Response:
+        """The answer to a GET below the root that shows no key, on a connection of its own."""
+        return httpx2.get(self.url + path, timeout=timeout_s, verify=trusted())
+
     def client(self, key: str | None = None, *, template: bool = True) -> httpx2.Client:
         """A client with a key of its own, the template set."""
         client = httpx2.Client(
             base_url=self.base,
             headers={"Authorization": f"Bearer {key or self.new_key()}"},
             timeout=60,
+            verify=trusted(),
         )
         if template:
             client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()

@@ -23,7 +23,7 @@ def _wait_until_stopping(server: RunningServer) -> None:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         try:
-            httpx2.get(f"{server.url}/healthz", timeout=1)
+            server.page("/healthz", timeout_s=1)
         except httpx2.TransportError:
             return
         time.sleep(0.02)
@@ -33,7 +33,7 @@ def _wait_until_stopping(server: RunningServer) -> None:
 def _wait_for_metric(server: RunningServer, name: str, least: float) -> None:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        for line in httpx2.get(f"{server.url}/metrics").text.splitlines():
+        for line in server.page("/metrics").text.splitlines():
             if line.startswith(f"{name} ") and float(line.split()[1]) >= least:
                 return
         time.sleep(0.05)

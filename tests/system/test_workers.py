@@ -75,12 +75,12 @@ def test_batches_of_several_connections_are_all_stored_and_counted_over_both_wor
     total = CONNECTIONS * 10 * 20
     with ExitStack() as stack:
         clients = _clients(workers, key, stack)
-        before = httpx2.get(f"{workers.url}/metrics").text
+        before = workers.page("/metrics").text
         _fill(clients, "p")
         rows = workers.command("db", "check")["rows"]
         assert (rows["entities"], rows["events"], rows["states"]) == (total, total, total)
         for _ in range(6):  # on connections of their own: either worker tells the sum of both
-            after = httpx2.get(f"{workers.url}/metrics").text
+            after = workers.page("/metrics").text
             for kind in ("entities", "events", "states"):
                 labels = {"kind": kind, "outcome": "succeeded"}
                 counted = _counter(after, "opdata_items_total", **labels)
