@@ -223,7 +223,7 @@ def test_a_server_that_is_not_there_ends_with_4(
     assert ran.code == 4
     assert "http://127.0.0.1:9 cannot be reached" in ran.err
     assert "3 without an answer: they may have been stored or not" in ran.out
-    assert time.monotonic() - begun_at_s < 5
+    assert time.monotonic() - begun_at_s < 30
 
 
 def test_a_server_that_stays_unavailable_ends_with_4(

@@ -269,7 +269,7 @@ async def test_a_statement_that_takes_too_long_is_unavailable(url: str) -> None:
     started = time.monotonic()
     with pytest.raises(Unavailable):
         await database.transaction(sleep)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     await database.close()
 
 
