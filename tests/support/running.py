@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
@@ -26,6 +27,8 @@ from opdata.storage import open_configured
 from tests.support.ports import free_port
 from tests.support.stored import Stored, stored_at
 
+REVOKED_WITHIN_S = 5
+"""How long a key may still be let in where its end was not said (W3)."""
 OPDATA = str(Path(sys.executable).with_name("opdata"))
 START_TIMEOUT_S = 60
 
@@ -165,3 +168,12 @@ class RunningServer:
             client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()
         self._clients.append(client)
         return client
+
+
+def wait_until_refused(clients: Sequence[httpx2.Client], since_s: float) -> None:
+    """Until each client's key is refused: whatever is sent too long after that moment has to be."""
+    sent_s = since_s
+    while {client.get("/settings").status_code for client in clients} != {401}:
+        assert sent_s < since_s + REVOKED_WITHIN_S
+        time.sleep(0.1)
+        sent_s = time.monotonic()
