@@ -38,7 +38,7 @@ WRITERS = 3
 APPENDERS = 3
 LOADED = 20_000
 LOADED_PLAYERS = 50
-SOON_S = 10
+SOON_S = 30
 
 _BUSY = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"

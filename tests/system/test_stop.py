@@ -66,7 +66,7 @@ def test_a_request_in_flight_when_the_server_is_told_to_stop_is_finished(
             % (key.encode(), len(body))
             + body[:100]
         )
-        time.sleep(0.2)  # the head has been read; a later one would do as well
+        _wait_for_metric(server, "opdata_buffered_bytes", 1)  # the head has been read
         os.kill(server.pid, signal.SIGTERM)
         _wait_until_stopping(server)
         connection.sendall(body[100:])
