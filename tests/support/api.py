@@ -129,7 +129,10 @@ class _Installation:
 
     async def _fill(self) -> dict[str, str]:
         async with serving_api(self._data_dir, db=self._database) as pair:
-            return {api.operator: key_of(api.client) for api in pair}
+            keys = {api.operator: key_of(api.client) for api in pair}
+        # Written when that server stopped: where nothing was copied it would still be running.
+        pair[0].stored.change("UPDATE api_keys SET last_used_at_ms = NULL")
+        return keys
 
     @contextmanager
     def copy(self, data_dir: Path) -> Iterator[Settings]:
