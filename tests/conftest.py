@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.api import Api, serving_api
+from tests.support.api import Api, serving_copy
 from tests.support.running import RunningServer
 from tests.support.stored import STORES, database_of
+
+
+def pytest_configure() -> None:
+    # A shell ignores Ctrl-C for what it runs in the background, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +44,10 @@ def module_db(request: pytest.FixtureRequest) -> Iterator[str]:
         yield setting
 
 
-@pytest.fixture
-async def apis(tmp_path: Path, db: str) -> AsyncIterator[tuple[Api, Api]]:
-    """Two operators' views of a server in this process, quotas out of the way."""
-    async with serving_api(tmp_path / "data", db=db) as pair:
+@pytest.fixture(params=STORES)
+async def apis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Api, Api]]:
+    """Two operators' views of a server in this process, on each store in turn."""
+    async with serving_copy(request.param, tmp_path / "data") as pair:
         yield pair
 
 

@@ -6,12 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support.running import RunningServer
 
@@ -32,41 +33,64 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def context(tmp_path: Path) -> Iterator[BrowserContext]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all tests of the module: it takes longer to start than a page to be looked at."""
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            headless=True,
-            args=FLAGS,
-            viewport={"width": 1400, "height": 1000},
-        )
-        context.set_default_timeout(TIMEOUT_MS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """On the embedded store: the page is a file, and what it asks for stands on every store."""
+    running = RunningServer(tmp_path_factory.mktemp("server") / "data").start()
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    with new_profile(browser) as context:
         yield context
-        context.close()
 
 
-@pytest.fixture
-def complaints(context: BrowserContext) -> list[str]:
-    """What the browser's console holds against the page, refusals by its policy included."""
-    found: list[str] = []
-    context.on("console", lambda line: found.append(line.text) if line.type == "error" else None)
-    context.on("weberror", lambda error: found.append(str(error.error)))
-    return found
+@contextmanager
+def new_profile(browser: Browser) -> Iterator[BrowserContext]:
+    """A profile to which nothing is known, as a new user's."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(TIMEOUT_MS)
+    yield context
+    context.close()
 
 
-@pytest.fixture
-def hosts(context: BrowserContext) -> set[str]:
+class Watched(NamedTuple):
+    """A page and what was seen since before it was opened."""
+
+    page: Page
+    complaints: list[str]
+    """What the browser's console holds against it, refusals by its policy included."""
+    hosts: set[str]
     """Every host that a request was made to."""
-    found: set[str] = set()
-    context.on("request", lambda request: found.add(urlsplit(request.url).netloc))
-    return found
 
 
-@pytest.fixture
-def page(context: BrowserContext, complaints: list[str], hosts: set[str]) -> Page:
-    return context.new_page()
+def watched(context: BrowserContext) -> Watched:
+    seen = Watched(context.new_page(), [], set())
+    note = seen.complaints.append
+    context.on("console", lambda line: note(line.text) if line.type == "error" else None)
+    context.on("weberror", lambda error: note(str(error.error)))
+    context.on("request", lambda request: seen.hosts.add(urlsplit(request.url).netloc))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def reference(browser: Browser, server: RunningServer) -> Iterator[Watched]:
+    """The page, opened once for those that only look: a second or two of two processors."""
+    with new_profile(browser) as context:
+        seen = watched(context)
+        seen.page.goto(f"{server.url}/docs")
+        yield seen
 
 
 def summaries_by_tag(server: RunningServer) -> dict[str, list[str]]:
@@ -80,10 +104,9 @@ def summaries_by_tag(server: RunningServer) -> dict[str, list[str]]:
 
 
 def test_the_page_shows_every_operation_and_asks_no_other_host(
-    server: RunningServer, page: Page, hosts: set[str], complaints: list[str]
+    server: RunningServer, reference: Watched
 ) -> None:
-    page.goto(f"{server.url}/docs")
-    sidebar = page.get_by_role("complementary", name="Sidebar for Operator Data API")
+    sidebar = reference.page.get_by_role("complementary", name="Sidebar for Operator Data API")
     expect(sidebar).to_be_visible(timeout=TIMEOUT_MS)
     for tag, summaries in summaries_by_tag(server).items():
         opener = sidebar.get_by_role("button", name=f"Open Group - {tag}", exact=True)
@@ -93,20 +116,21 @@ def test_the_page_shows_every_operation_and_asks_no_other_host(
             name = re.compile(f"^{re.escape(summary)} HTTP Method: ")
             expect(sidebar.get_by_role("link", name=name)).to_be_visible()
 
-    assert hosts == {urlsplit(server.url).netloc}
-    assert complaints == []
+    assert reference.hosts == {urlsplit(server.url).netloc}
+    assert reference.complaints == []
 
 
-def test_the_page_has_no_assistant_and_shares_nothing(server: RunningServer, page: Page) -> None:
-    page.goto(f"{server.url}/docs")
+def test_the_page_has_no_assistant_and_shares_nothing(reference: Watched) -> None:
+    page = reference.page
     expect(page.get_by_role("heading", name="Operator Data API")).to_be_visible(timeout=TIMEOUT_MS)
     for words in ("Ask AI", "MCP", "Share", "Deploy", "Developer Tools", "Open API Client"):
         expect(page.get_by_text(words)).to_have_count(0)
 
 
 def test_a_request_can_be_tried_from_the_page(
-    server: RunningServer, page: Page, hosts: set[str], complaints: list[str]
+    server: RunningServer, context: BrowserContext
 ) -> None:
+    page, complaints, hosts = watched(context)
     page.goto(f"{server.url}/docs#tag/settings/GET/operator-data-api/templates")
     page.get_by_role("button", name="Test Request").first.click()
     page.get_by_role("textbox", name="Token").first.fill(server.new_key())

@@ -80,7 +80,7 @@ SHORT: Final = Counts(
     collisions=1,
     races=8,
     bodies=120,
-    examples=9,
+    examples=6,
     slow_senders=60,
 )
 

@@ -175,7 +175,7 @@ def test_a_body_made_to_cost_much_costs_at_most_64_mib(
     tally.add("bombs")
     tally.measure("MiB", cost)
     assert cost <= _MOST_MIB
-    assert httpx2.get(f"{server.url}/healthz", timeout=60).status_code == 200
+    assert server.page("/healthz", timeout_s=60).status_code == 200
 
 
 def _peak_mib(pid: int) -> float:

@@ -138,7 +138,7 @@ def test_a_full_disk_answers_503_writes_nothing_and_heals_without_a_restart(
             if refused == 3:
                 break
         assert refused == 3
-        assert httpx2.get(f"{server.url}/healthz").status_code == 200
+        assert server.page("/healthz").status_code == 200
         # What is there can be read all the while.
         assert client.get(f"/entities/p{stored[-1]}-499/state").status_code == 200
         assert client.get(f"/entities/p{number}-0/state").status_code == 404

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx2
 
+from opdata.client.trust import trusted
 from tests.faults.script import KINDS, Request, Script, assert_as_scripted
 from tests.support.running import RunningServer
 from tests.support.stored import Stored
@@ -34,7 +35,10 @@ class _Client:
     def __init__(self, server: RunningServer, key: str) -> None:
         self.failure: BaseException | None = None
         self._http = httpx2.Client(
-            base_url=server.base, headers={"Authorization": f"Bearer {key}"}, timeout=30
+            base_url=server.base,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=30,
+            verify=trusted(),
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

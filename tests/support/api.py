@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import json
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -18,6 +24,12 @@ from opdata.keys import new_key
 from opdata.logs import configure_logging
 from opdata.model import ApiKey
 from opdata.storage import open_store
+from tests.support.postgres import (
+    drop_database,
+    migrated_database,
+    new_database,
+    postgres_server,
+)
 from tests.support.stored import Stored, stored_at
 
 PLAYER = {"email": "a@example.com", "country": "GB", "currency": "GBP", "status": "active"}
@@ -106,6 +118,52 @@ async def add_operator(settings: Settings, name: str) -> str:
     return key
 
 
+class _Installation:
+    """What the default `serving_api` leaves, to be copied: that takes a fraction of making it."""
+
+    def __init__(self, store: str) -> None:
+        self._data_dir = Path(tempfile.mkdtemp(prefix="opdata-installation-")) / "data"
+        atexit.register(shutil.rmtree, self._data_dir.parent)
+        self._database = migrated_database(postgres_server(18).url) if store != "sqlite" else ""
+        self.keys = asyncio.run(self._fill())
+
+    async def _fill(self) -> dict[str, str]:
+        async with serving_api(self._data_dir, db=self._database) as pair:
+            keys = {api.operator: key_of(api.client) for api in pair}
+        # Written when that server stopped: where nothing was copied it would still be running.
+        pair[0].stored.change("UPDATE api_keys SET last_used_at_ms = NULL")
+        return keys
+
+    @contextmanager
+    def copy(self, data_dir: Path) -> Iterator[Settings]:
+        """A copy in that directory and, on PostgreSQL, in a database of its own; its settings."""
+        shutil.copytree(self._data_dir, data_dir)
+        db = ""
+        if self._database:
+            db = new_database(postgres_server(18).url, urlsplit(self._database).path.strip("/"))
+        yield Settings(data_dir=str(data_dir), db=db, log_format="json")
+        if db:
+            drop_database(db)
+
+
+_installation = cache(_Installation)
+
+
+def key_of(client: httpx2.AsyncClient | httpx2.Client) -> str:
+    """The key that a client sends."""
+    return client.headers["Authorization"].removeprefix("Bearer ")
+
+
+@asynccontextmanager
+async def serving_copy(store: str, data_dir: Path) -> AsyncIterator[tuple[Api, Api]]:
+    """As `serving_api` on that store, with no settings of its own."""
+    made = await asyncio.to_thread(_installation, store)  # which runs an event loop
+    with made.copy(data_dir) as chosen:
+        configure_logging(chosen)
+        async with _views(chosen, made.keys) as pair:
+            yield pair
+
+
 @asynccontextmanager
 async def serving_api(
     data_dir: Path, *, template: bool = True, **settings: Any
@@ -116,6 +174,16 @@ async def serving_api(
     await server.initialise(chosen, with_key=False)
     names = ("ours", "theirs")
     keys = dict(zip(names, await add_operators(chosen, *names), strict=True))
+    async with _views(chosen, keys) as pair:
+        if template:
+            for api in pair:
+                answer = await api.put("/settings", {"templateId": "tpl_igaming"})
+                assert answer.status_code == 200, answer.text
+        yield pair
+
+
+@asynccontextmanager
+async def _views(chosen: Settings, keys: Mapping[str, str]) -> AsyncIterator[tuple[Api, Api]]:
     async with server.serving(chosen) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         clients = [
@@ -127,10 +195,6 @@ async def serving_api(
             for key in keys.values()
         ]
         ours, theirs = (Api(c, chosen, name) for c, name in zip(clients, keys, strict=True))
-        if template:
-            for api in (ours, theirs):
-                answer = await api.put("/settings", {"templateId": "tpl_igaming"})
-                assert answer.status_code == 200, answer.text
         try:
             yield ours, theirs
         finally:

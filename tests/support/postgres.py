@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from opdata.storage import migrate_store
+from tests.support.kept import KeptConnection
 from tests.support.ports import free_port
 
 FOLDERS: Final = {18: "pginstall18", 16: "pginstall"}
@@ -158,8 +159,9 @@ def new_database(url: str, template: str = "template1") -> str:
     name = f"opdata_test_{os.getpid()}_{next(_databases)}"
     # Its files are copied: that takes less than copying through the log.
     strategy = "ENCODING 'UTF8' STRATEGY FILE_COPY"
-    run_sql(url, f"CREATE DATABASE {name} TEMPLATE {template} {strategy}")
-    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    made = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    _maintenance(_postgres_of(url)).rows(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}")
+    return made
 
 
 @cache
@@ -179,9 +181,19 @@ def migrated_database(url: str) -> str:
 
 def drop_database(url: str) -> None:
     """Remove a database, whoever is connected to it."""
-    parts = urlsplit(url)
-    maintenance = urlunsplit(parts._replace(path="/postgres"))
-    run_sql(maintenance, f"DROP DATABASE IF EXISTS {parts.path.strip('/')} WITH (FORCE)")
+    name = urlsplit(url).path.strip("/")
+    _maintenance(_postgres_of(url)).rows(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def _postgres_of(url: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path="/postgres"))
+
+
+@cache
+def _maintenance(url: str) -> KeptConnection:
+    kept = KeptConnection(lambda: psycopg.connect(url, autocommit=True))
+    atexit.register(kept.close)
+    return kept
 
 
 def run_sql(url: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:

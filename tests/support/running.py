@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx2
 
+from opdata.client.trust import trusted
 from opdata.clock import now_ms
 from opdata.config import Settings, load_settings
 from opdata.keys import new_key
@@ -25,6 +27,8 @@ from opdata.storage import open_configured
 from tests.support.ports import free_port
 from tests.support.stored import Stored, stored_at
 
+REVOKED_WITHIN_S = 5
+"""How long a key may still be let in where its end was not said (W3)."""
 OPDATA = str(Path(sys.executable).with_name("opdata"))
 START_TIMEOUT_S = 60
 
@@ -148,14 +152,28 @@ class RunningServer:
             await store.close()
         return made.key
 
+    def page(self, path: str, *, timeout_s: float = 30) -> httpx2.Response:
+        """The answer to a GET below the root that shows no key, on a connection of its own."""
+        return httpx2.get(self.url + path, timeout=timeout_s, verify=trusted())
+
     def client(self, key: str | None = None, *, template: bool = True) -> httpx2.Client:
         """A client with a key of its own, the template set."""
         client = httpx2.Client(
             base_url=self.base,
             headers={"Authorization": f"Bearer {key or self.new_key()}"},
             timeout=60,
+            verify=trusted(),
         )
         if template:
             client.put("/settings", json={"templateId": "tpl_igaming"}).raise_for_status()
         self._clients.append(client)
         return client
+
+
+def wait_until_refused(clients: Sequence[httpx2.Client], since_s: float) -> None:
+    """Until each client's key is refused: whatever is sent too long after that moment has to be."""
+    sent_s = since_s
+    while {client.get("/settings").status_code for client in clients} != {401}:
+        assert sent_s < since_s + REVOKED_WITHIN_S
+        time.sleep(0.1)
+        sent_s = time.monotonic()

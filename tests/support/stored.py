@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.types.string import TextLoader
 
+from tests.support.kept import Connection, KeptConnection
 from tests.support.postgres import drop_database, migrated_database, postgres_server
 
 STORES: Final = ("sqlite", "postgres")
@@ -138,6 +141,8 @@ class StoredInPostgres(Stored):
         self._url = url
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        if current_thread() is main_thread():
+            return _reader(self._url).rows(*_translated(sql, values))
         with self._connected() as connection:
             return connection.execute(*_translated(sql, values)).fetchall()
 
@@ -205,10 +210,8 @@ class StoredInPostgres(Stored):
         drop_database(self._url)
 
     @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        options = "-c search_path=opdata"
-        with closing(psycopg.connect(self._url, autocommit=True, options=options)) as connection:
-            connection.adapters.register_loader("json", TextLoader)
+    def _connected(self) -> Iterator[Connection]:
+        with closing(_connect(self._url)) as connection:
             yield connection
 
     def _folders(self) -> tuple[Path, Path]:
@@ -219,6 +222,29 @@ class StoredInPostgres(Stored):
             database,
         )
         return Path(home), Path(home) / "base" / str(oid)
+
+
+def _connect(url: str) -> Connection:
+    connection = psycopg.connect(url, autocommit=True, options="-c search_path=opdata")
+    connection.adapters.register_loader("json", TextLoader)
+    return connection
+
+
+_readers: Final[dict[str, KeptConnection]] = {}
+
+
+def _reader(url: str) -> KeptConnection:
+    """The connection over which the main thread reads: that of the database it read last is kept."""
+    if url not in _readers:
+        _hang_up()
+        _readers[url] = KeptConnection(lambda: _connect(url))
+    return _readers[url]
+
+
+@atexit.register
+def _hang_up() -> None:
+    while _readers:
+        _readers.popitem()[1].close()
 
 
 def stored_at(url: str) -> Stored:

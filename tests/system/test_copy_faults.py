@@ -21,7 +21,7 @@ from tests.system.copying import Stepping, copied, copy, empty_target, rows_of, 
 from tests.system.installation import install
 from tests.wire.answers import all_succeeded, data_of, error_of
 
-EVENTS = 20_000
+EVENTS = 12_000
 KILLS = 2
 IMPATIENT = {"OPDATA_BUSY_TIMEOUT_S": "0.3"}
 FROM_EACH_STORE = pytest.mark.parametrize("large", STORES, indirect=True)

@@ -103,7 +103,7 @@ class Watched:
             found[f"rows of {table}"] = repr(
                 self.server.stored.rows(f"SELECT * FROM {table}")
             ).encode()
-        found["metrics"] = httpx2.get(f"{self.server.url}/metrics").content
+        found["metrics"] = self.server.page("/metrics").content
         if self.store == "postgres":
             found |= self._of_the_database_server()
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,10 +38,20 @@ def send(client: httpx2.Client, items: list[dict[str, Any]], kind: str = "entiti
     return answer.json()["data"]
 
 
-def rotation(server: RunningServer) -> subprocess.Popen[bytes]:
+# So many commits that the test has time to stop it between two of them.
+_STEPWISE = """
+import sys
+from unittest.mock import patch
+from opdata.cli import main
+with patch("opdata.rotation._BATCH", 10):
+    sys.exit(main())
+"""
+
+
+def rotation(server: RunningServer, *program: str) -> subprocess.Popen[bytes]:
     database = {"OPDATA_DB": server.settings.db} if server.settings.db else {}
     return subprocess.Popen(
-        [OPDATA, "crypto", "rotate", "--data-dir", str(server.data_dir), "--json"],
+        [*program, "crypto", "rotate", "--data-dir", str(server.data_dir), "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -102,14 +113,14 @@ def test_a_rotation_that_is_killed_under_load_is_finished_by_the_next(serve: Ser
     second = b"\x01\x00\x00\x00\x02"
 
     with under_load(client) as load:
-        killed = rotation(server)
+        killed = rotation(server, sys.executable, "-c", _STEPWISE)
         while not server.stored.rows(moved, second)[0][0]:
             assert killed.poll() is None
             time.sleep(0.005)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         [(between,)] = server.stored.rows(moved, second)
-        finished = rotation(server)
+        finished = rotation(server, OPDATA)
         out, _ = finished.communicate(timeout=120)
         assert finished.returncode == 0
     assert b'"resumed": true' in out

@@ -27,7 +27,7 @@ def until(what: Callable[[], bool]) -> None:
 
 def shown(server: RunningServer, name: str) -> float:
     """A number of the server's metrics; 0 while it is not there."""
-    for text in httpx2.get(f"{server.url}/metrics").text.splitlines():
+    for text in server.page("/metrics").text.splitlines():
         if text.startswith(f"{name} "):
             return float(text.split()[1])
     return 0.0
@@ -59,7 +59,7 @@ def test_an_operators_flood_is_refused_in_part_and_another_operator_is_served(
             until(lambda: shown(server, "opdata_queued") == 7)
             assert shown(server, "opdata_executing") == 1
             assert shown(server, "opdata_buffered_bytes") > 8 * 20 * 1000
-            assert httpx2.get(f"{server.url}/healthz").status_code == 200
+            assert server.page("/healthz").status_code == 200
         answers = [one.result() for one in flooding]
         assert other.result().status_code == 200
         assert Counter(answer.status_code for answer in answers) == {200: 7, 503: 13}

@@ -206,7 +206,7 @@ def test_the_password_of_the_url_is_shown_nowhere(
         # A fault, whose traceback is logged.
         with stored_at(empty).failing_writes("entities"):
             assert client.post("/entities", json=player("q")).status_code == 500
-        pages = [httpx2.get(server.url + page).text for page in ("/metrics", "/readyz")]
+        pages = [server.page(page).text for page in ("/metrics", "/readyz")]
     env = {**os.environ, "OPDATA_DB": url}
     for command in (["db", "check"], ["doctor"], ["operators", "list"], ["db", "migrate"]):
         done = subprocess.run(

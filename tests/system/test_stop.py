@@ -23,7 +23,7 @@ def _wait_until_stopping(server: RunningServer) -> None:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         try:
-            httpx2.get(f"{server.url}/healthz", timeout=1)
+            server.page("/healthz", timeout_s=1)
         except httpx2.TransportError:
             return
         time.sleep(0.02)
@@ -33,7 +33,7 @@ def _wait_until_stopping(server: RunningServer) -> None:
 def _wait_for_metric(server: RunningServer, name: str, least: float) -> None:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        for line in httpx2.get(f"{server.url}/metrics").text.splitlines():
+        for line in server.page("/metrics").text.splitlines():
             if line.startswith(f"{name} ") and float(line.split()[1]) >= least:
                 return
         time.sleep(0.05)
@@ -66,7 +66,7 @@ def test_a_request_in_flight_when_the_server_is_told_to_stop_is_finished(
             % (key.encode(), len(body))
             + body[:100]
         )
-        time.sleep(0.2)  # the head has been read; a later one would do as well
+        _wait_for_metric(server, "opdata_buffered_bytes", 1)  # the head has been read
         os.kill(server.pid, signal.SIGTERM)
         _wait_until_stopping(server)
         connection.sendall(body[100:])

@@ -13,17 +13,13 @@ from opdata.api.table import ENDPOINTS
 from opdata.clock import format_ms, now_ms
 from opdata.keys import hash_key
 from opdata.storage import open_store
-from tests.support.api import Api, player, serving_api
+from tests.support.api import Api, key_of, player, serving_api
 from tests.support.running import RunningServer
 from tests.wire.answers import data_of, error_of
 from tests.wire.database import change, live_entities, raw_bytes
 from tests.wire.senders import new_operator
 
 pytestmark = pytest.mark.clause("W3")
-
-
-def key_of(client: httpx2.AsyncClient | httpx2.Client) -> str:
-    return client.headers["authorization"].removeprefix("Bearer ")
 
 
 async def showing(api: Api, authorization: str | None) -> httpx2.Response:

@@ -199,13 +199,21 @@ async def world(folder: Path, store: str) -> AsyncIterator[tuple[Api, Api]]:
     }
     with database_of(store) as db:
         async with serving_api(folder, db=db, **quotas) as pair:
+            # A server notes every ten seconds when keys were used: a walk that takes longer sees it.
+            pair[0].stored.change("UPDATE api_keys SET last_used_at_ms = created_at_ms")
             yield pair
 
 
 def rows_of(api: Api) -> Mapping[str, list[tuple[Any, ...]]]:
-    """All that is stored of an operator; when its keys were last used is not the walk's doing."""
+    """All that is stored of an operator, but for what the server writes down from time to time.
+
+    That is when keys were last used, and how often they have sealed.
+    """
     [(operator_id,)] = api.rows("SELECT operator_id FROM operators WHERE name = ?", api.operator)
-    columns = {"api_keys": "key_id, label, key_hash, revoked_at_ms, scopes, expires_at_ms"}
+    columns = {
+        "api_keys": "key_id, label, key_hash, revoked_at_ms, scopes, expires_at_ms",
+        "data_keys": "key_id, master_key_id, salt, fingerprint_key, created_at_ms, retired_at_ms",
+    }
     return {
         table: api.rows(
             f"SELECT {columns.get(table, '*')} FROM {table} WHERE operator_id = ?", operator_id

@@ -10,6 +10,7 @@ from functools import partial
 import httpx2
 import pytest
 
+from opdata.client.trust import trusted
 from tests.support.api import player
 from tests.support.running import RunningServer
 from tests.wire.senders import at_once, new_operator
@@ -29,7 +30,9 @@ def workers(tmp_path_factory: pytest.TempPathFactory, module_db: str) -> Iterato
 
 def alone(client: httpx2.Client) -> httpx2.Client:
     """A sender with a connection of its own, so that both workers get some."""
-    return httpx2.Client(base_url=client.base_url, headers=client.headers, timeout=60)
+    return httpx2.Client(
+        base_url=client.base_url, headers=client.headers, timeout=60, verify=trusted()
+    )
 
 
 @pytest.mark.clause("W25", "W40", "W41")
@@ -144,7 +147,7 @@ def test_both_workers_count_into_one_set_of_metrics(workers: RunningServer) -> N
 
 
 def counted(server: RunningServer) -> float:
-    text = httpx2.get(f"{server.url}/metrics").text
+    text = server.page("/metrics").text
     values = [
         line.rsplit(" ", 1)[1]
         for line in text.splitlines()

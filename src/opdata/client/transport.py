@@ -13,6 +13,7 @@ import httpx2
 from opdata.client.answers import FAILURES, Answer, Exchange
 from opdata.client.io import PIECE_BYTES, Clock, HttpClient, HttpTransport, SystemClock, in_pieces
 from opdata.client.retry import Backoff, Deadline, Patience, WaitReason
+from opdata.client.trust import trusted
 
 __all__ = ["BASE_PATH", "Answer", "AsyncTransport", "OnWait"]
 
@@ -59,6 +60,7 @@ class AsyncTransport:
                 max_connections=connections, max_keepalive_connections=connections
             ),
             transport=http,
+            verify=trusted(),
         )
 
     async def __aenter__(self) -> Self:

@@ -223,7 +223,7 @@ def test_a_server_that_is_not_there_ends_with_4(
     assert ran.code == 4
     assert "http://127.0.0.1:9 cannot be reached" in ran.err
     assert "3 without an answer: they may have been stored or not" in ran.out
-    assert time.monotonic() - begun_at_s < 5
+    assert time.monotonic() - begun_at_s < 30
 
 
 def test_a_server_that_stays_unavailable_ends_with_4(
@@ -284,11 +284,11 @@ def test_a_signal_stops_cleanly_with_the_summary_so_far(
         stderr=subprocess.PIPE,
         env={**os.environ, "OPDATA_URL": api.url, "OPDATA_API_KEY": KEY},
     )
-    deadline_s = time.monotonic() + 15
+    deadline_s = time.monotonic() + 60
     while len(api.received) < 8 and time.monotonic() < deadline_s:
         time.sleep(0.02)
     process.send_signal(number)
-    out, err = process.communicate(timeout=15)
+    out, err = process.communicate(timeout=60)
     summary = json.loads(out)
     assert process.returncode == 130
     assert number.name in err.decode()

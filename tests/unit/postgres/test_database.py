@@ -269,7 +269,7 @@ async def test_a_statement_that_takes_too_long_is_unavailable(url: str) -> None:
     started = time.monotonic()
     with pytest.raises(Unavailable):
         await database.transaction(sleep)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     await database.close()
 
 
@@ -315,7 +315,7 @@ async def test_an_erasure_vacuums_its_old_version_away(tenant: Tenant, url: str)
     """W51."""
     await tenant.create("p1")
     await tenant.delete("p1")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     vacuumed = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'entities'"
     while run_sql(url, vacuumed) == [(0,)]:
         assert time.monotonic() < deadline

@@ -21,6 +21,7 @@ from opdata.client.sync.io import (
     SystemClock,
     in_pieces,
 )
+from opdata.client.trust import trusted
 
 __all__ = ["BASE_PATH", "Answer", "OnWait", "Transport"]
 
@@ -67,6 +68,7 @@ class Transport:
                 max_connections=connections, max_keepalive_connections=connections
             ),
             transport=http,
+            verify=trusted(),
         )
 
     def __enter__(self) -> Self:
