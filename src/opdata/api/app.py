@@ -170,12 +170,14 @@ class _Exchange:
         try:
             body = await self._read(endpoint, operator, receive, lease)
             await self._limit(endpoint, operator)
+            base, path = _split_base(self._scope["path"])
             call = Call(
                 services=services,
                 key=key,
                 operator=operator,
                 method=endpoint.method,
-                path=_below_base(self._scope["path"]),
+                base=base,
+                path=path,
                 segments=_decoded(self._scope.get("path_params", {})),
                 query=self._scope["query_string"].decode("latin-1"),
                 headers=self._headers,
@@ -225,6 +227,7 @@ class _Exchange:
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", self._request_id.encode()),
             *((name.encode(), value.encode()) for name, value in self._answer_headers),
+            *((name.encode(), value.encode()) for name, value in reply.headers),
         ]
         # Counted before it is sent: whoever has the answer finds it in the metrics.
         self._note(reply.status)
@@ -254,12 +257,12 @@ def _routes(services: Services, endpoints: Sequence[Endpoint]) -> list[Route]:
     return [Route(path, PathEndpoint(services, methods)) for path, methods in paths.items()]
 
 
-def _below_base(path: str) -> str:
-    """The path without its base, so that the alias and the base path share idempotency records."""
+def _split_base(path: str) -> tuple[str, str]:
+    """The path's base and the rest, so that the alias and the base path share idempotency records."""
     for base in (BASE_PATH, BASE_ALIAS):
         if path.startswith(base + "/"):
-            return path[len(base) :]
-    return path
+            return base, path[len(base) :]
+    return "", path
 
 
 def _decoded(segments: Mapping[str, str]) -> dict[str, str]:
