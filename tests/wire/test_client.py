@@ -288,7 +288,7 @@ def test_a_cancelled_job_has_stored_what_it_counts_and_stores_no_more(
 
     def ended(client: Client, job_id: str) -> Job:
         try:
-            return client.cancel_job(job_id)
+            return client.cancel_job(job_id, idempotency_key=job_id)
         except Conflict:  # the server was faster
             return client.wait_for_job(job_id)
 
@@ -296,6 +296,8 @@ def test_a_cancelled_job_has_stored_what_it_counts_and_stores_no_more(
         client.send_entities([entity("cancelled")])
         queued = client.queue_events(bets(15_000, "cancelled"))
         jobs = [ended(client, job_id) for job_id in reversed(queued.job_ids)]
+        # As after an answer that was lost.
+        assert ended(client, queued.job_ids[-1]) == jobs[0]
         found = stored(client)
         client.wait_for_batches(client.queue_states([balance("cancelled", 1)]))
         assert [client.get_job(job.id) for job in jobs] == jobs
