@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from opdata.errors import Busy, Conflict, IdempotencyKeyReused, InternalError, Unavailable
-from opdata.ids import new_job_id
 from opdata.model import Job, JobError
 from opdata.storage.base import Store
 from opdata.storage.leases import Lease, LeaseLost
@@ -27,6 +26,7 @@ from tests.contract.tenant import (
     claim,
     entity_row,
     event_row,
+    queued_batch,
     upserted,
 )
 
@@ -38,26 +38,13 @@ pytestmark = [
 LEASE_MS = 10 * SECOND_MS
 
 
-def batch(job_id: str | None = None, *, items: int = 4, **limits: int) -> QueueBatch:
-    return QueueBatch(
-        job_id or new_job_id(),
-        "batch_ingest_entities",
-        "tpl",
-        ndjson=False,
-        item_count=items,
-        payload=b"sealed " + bytes(20),
-        max_batches=limits.get("max_batches", 1_000),
-        max_bytes=limits.get("max_bytes", 1_000_000),
-    )
-
-
 async def queue(tenant: Tenant, work: QueueBatch | None = None, **write: Any) -> Written:
-    return await tenant.write(work or batch(), **write)
+    return await tenant.write(work or queued_batch(), **write)
 
 
 async def queued(tenant: Tenant, *, items: int = 4) -> str:
     """The job of a batch that was queued."""
-    work = batch(items=items)
+    work = queued_batch(items=items)
     await queue(tenant, work)
     return work.job_id
 
@@ -117,7 +104,7 @@ async def test_a_batch_is_queued_with_its_job_and_its_answer_in_one_transaction(
         await queue(ours, finish=broken)
     assert await left(ours) == []
 
-    work = batch()
+    work = queued_batch()
     first = await queue(ours, work, claim=claim(), reply=Reply(202, b"queued"))
     again = await queue(ours, claim=claim(), reply=Reply(202, b"other"))
     with pytest.raises(IdempotencyKeyReused):
@@ -285,7 +272,7 @@ async def test_a_cancelled_job_keeps_its_chunks_and_gets_no_more(ours: Tenant) -
 async def test_of_a_chunk_and_a_cancellation_one_comes_first(ours: Tenant, reopen: Opener) -> None:
     other = ours.through(await reopen())
     seen = set()
-    for number in range(24):
+    for number in range(16):
         job_id = await queued(ours)
         await take(ours)
         name, last = f"p{number:02}", number % 2 == 1
@@ -371,7 +358,7 @@ async def test_whatever_comes_first_nobody_is_brought_back(
 ) -> None:
     other = ours.through(await reopen())
     refused = 0
-    for number in range(24):
+    for number in range(16):
         name = f"p{number:02}"
         if alive:
             await ours.create(name)
@@ -400,22 +387,22 @@ async def test_whatever_comes_first_nobody_is_brought_back(
 async def test_an_operator_queues_no_more_than_it_may_at_once_either(
     ours: Tenant, theirs: Tenant
 ) -> None:
-    tries = [queue(ours, batch(max_batches=3)) for _ in range(9)]
+    tries = [queue(ours, queued_batch(max_batches=3)) for _ in range(9)]
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(isinstance(result, Busy) for result in results) == 6
     assert len(await left(ours)) == 3
-    await queue(theirs, batch(max_batches=3))
+    await queue(theirs, queued_batch(max_batches=3))
 
-    size = len(batch().payload)
-    await queue(theirs, batch(max_bytes=2 * size))
+    size = len(queued_batch().payload)
+    await queue(theirs, queued_batch(max_bytes=2 * size))
     with pytest.raises(Busy, match="bytes"):
-        await queue(theirs, batch(max_bytes=2 * size), claim=claim())
+        await queue(theirs, queued_batch(max_bytes=2 * size), claim=claim())
     assert len(await left(theirs)) == 2
     await queue(theirs, claim=claim())
 
 
 async def test_one_batch_may_be_larger_than_all_together(ours: Tenant) -> None:
-    await queue(ours, batch(max_bytes=1))
+    await queue(ours, queued_batch(max_bytes=1))
     assert len(await left(ours)) == 1
 
 
