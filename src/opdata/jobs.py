@@ -35,6 +35,8 @@ _LOOK_EVERY_S: Final = 1.0
 _FIRST_REST_S: Final = 0.5
 _LONGEST_REST_S: Final = 30.0
 _TRIES: Final = 3
+_ALL: Final = 0
+"""In place of an operator, of which none has this number: the queues of all."""
 
 Turns = Callable[[int], AbstractAsyncContextManager[None]]
 """Waits for the operator's turn at executing, and has it for the length of the block. Raises `Busy`."""
@@ -83,29 +85,30 @@ class Worker:
 
     async def round(self) -> bool:
         """Work off one batch of every operator that has one; whether there was any."""
+        if self._rests_yet(_ALL):
+            return False
         try:
             operators = list(await self._queue.operators(self._holder, now_ms()))
-        except OpdataError as error:
-            _log.warning("queue_unavailable", reason=error.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the worker
+            _log.warning("queue_unavailable", reason=f"{type(error).__name__}: {error}")
+            self._let_rest(_ALL)
             return False
-        except Exception:  # noqa: BLE001 - whatever it is, it must not end the worker
-            _log.exception("queue_unavailable")
-            return False
+        self._rests.pop(_ALL, None)
         # Workers that begin alike would go for the same ones.
         random.shuffle(operators)
         return any([await self._serve(operator_id) for operator_id in operators])
 
     async def _serve(self, operator_id: int) -> bool:
         """Work off the operator's next batch, unless it rests; whether there was something to do."""
-        rest = self._rests.get(operator_id)
-        if rest is not None and time.monotonic() < rest.until_s:
+        if self._rests_yet(operator_id):
             return False
         batch: QueuedBatch | None = None
         try:
-            batch = await self._queue.take(self._lease(operator_id), now_ms())
-            if batch is None:
-                return False
-            await self._finish(operator_id, batch)
+            async with self._given_back(operator_id):
+                batch = await self._queue.take(self._lease(operator_id), now_ms())
+                if batch is None:
+                    return False
+                await self._finish(operator_id, batch)
         except LeaseLost:
             # Cancelled, or taken over by another process while this one was frozen.
             _log.info("job_lost", operator_id=operator_id, job_id=batch and batch.job_id)
@@ -123,7 +126,7 @@ class Worker:
         return True
 
     async def _finish(self, operator_id: int, batch: QueuedBatch) -> None:
-        """Work off a batch to its end. Where that cannot be, others may go on with it at once."""
+        """Work off a batch to its end, or fail its job where that cannot be."""
         try:
             async with self._renewed(operator_id):
                 await self._work_off(operator_id, batch)
@@ -132,6 +135,12 @@ class Worker:
                 "job_failed", operator_id=operator_id, job_id=batch.job_id, reason=error.message
             )
             await self._queue.fail(operator_id, batch.job_id, error.error, now_ms())
+
+    @asynccontextmanager
+    async def _given_back(self, operator_id: int) -> AsyncIterator[None]:
+        """Let others go on at once where the block is stopped or fails."""
+        try:
+            yield
         except BaseException:
             with suppress(OpdataError):  # it expires
                 await self._queue.give_back(self._lease(operator_id))
@@ -167,6 +176,10 @@ class Worker:
         error = JobError("INTERNAL_ERROR", "The server could not work the batch off")
         with suppress(OpdataError):
             await self._queue.fail(operator_id, job_id, error, now_ms())
+
+    def _rests_yet(self, operator_id: int) -> bool:
+        rest = self._rests.get(operator_id)
+        return rest is not None and time.monotonic() < rest.until_s
 
     def _let_rest(self, operator_id: int) -> None:
         rest = self._rests.setdefault(operator_id, _Rest())

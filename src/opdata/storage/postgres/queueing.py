@@ -25,13 +25,13 @@ async def change_queue(
     count, size_bytes, last_no = size
     if (problem := queue_is_full(work, count, size_bytes)) is not None:
         raise Busy(problem)
+    await connection.execute(SQL["add_queue_head"], operator_id)
     await connection.execute(
         SQL["queue_batch"],
         *(operator_id, work.job_id, last_no + 1, work.template_id, int(work.ndjson)),
         *(work.item_count, len(work.payload), now_ms, work.payload),
     )
     await connection.execute(SQL["queue_job"], operator_id, work.job_id, work.type, now_ms)
-    await connection.execute(SQL["add_queue_head"], operator_id)
     return Outcome()
 
 
