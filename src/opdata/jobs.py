@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 
 from opdata.clock import now_ms
-from opdata.errors import OpdataError
+from opdata.errors import OpdataError, SealBroken
 from opdata.ingest.chunks import Chunks, Unworkable
 from opdata.key_ring import KeyRing
 from opdata.model import BatchResult, JobError, JobType
@@ -34,7 +34,13 @@ _RENEWED_EVERY_S: Final = LEASE_MS / 3_000
 _LOOK_EVERY_S: Final = 1.0
 _FIRST_REST_S: Final = 0.5
 _LONGEST_REST_S: Final = 30.0
-_TRIES: Final = 3
+_TRIES: Final = 4
+"""The rests between them are longer than a key ring may be out of date, see `key_ring.FRESH_S`."""
+_FAULT: Final = JobError("INTERNAL_ERROR", "The server could not work the batch off")
+_BROKEN_SEAL: Final = JobError(
+    "INTERNAL_ERROR",
+    "What is stored of the batch does not open: it was edited, truncated or moved",
+)
 _ALL: Final = 0
 """In place of an operator, of which none has this number: the queues of all."""
 
@@ -52,7 +58,11 @@ class _Rest(Struct):
 
 
 class Worker:
-    """The worker of a process. `turns` lets a chunk execute, `note` hears what became of its items."""
+    """The worker of a process.
+
+    `turns` lets a chunk execute, `note` hears what became of its items, `seal_broken` of a body that does not
+    open.
+    """
 
     def __init__(
         self,
@@ -60,11 +70,13 @@ class Worker:
         key_ring: KeyRing,
         turns: Turns,
         note: Callable[[JobType, BatchResult], None],
+        seal_broken: Callable[[], None],
     ) -> None:
         self._queue = store.queue
         self._key_ring = key_ring
         self._turns = turns
         self._note = note
+        self._seal_broken = seal_broken
         self._holder = new_holder()
         self._awake = asyncio.Event()
         self._rests: dict[int, _Rest] = {}
@@ -112,14 +124,17 @@ class Worker:
         except LeaseLost:
             # Cancelled, or taken over by another process while this one was frozen.
             _log.info("job_lost", operator_id=operator_id, job_id=batch and batch.job_id)
+        except SealBroken:
+            # By a key that this process does not know yet, or it was edited, truncated or moved.
+            self._let_rest(operator_id)
+            await self._give_up(operator_id, batch, _BROKEN_SEAL)
         except OpdataError as error:
             _log.warning("job_waits", operator_id=operator_id, reason=error.message)
             self._let_rest(operator_id)
         except Exception:  # noqa: BLE001 - a fault that one batch brings out must not end the worker
             _log.exception("job_broke", operator_id=operator_id, job_id=batch and batch.job_id)
             self._let_rest(operator_id)
-            if batch is not None:
-                await self._give_up(operator_id, batch.job_id)
+            await self._give_up(operator_id, batch, _FAULT)
         else:
             self._rests.pop(operator_id, None)
             self._tries.pop(batch.job_id, None)
@@ -131,10 +146,7 @@ class Worker:
             async with self._renewed(operator_id):
                 await self._work_off(operator_id, batch)
         except Unworkable as error:
-            _log.error(
-                "job_failed", operator_id=operator_id, job_id=batch.job_id, reason=error.message
-            )
-            await self._queue.fail(operator_id, batch.job_id, error.error, now_ms())
+            await self._fail(operator_id, batch.job_id, error.error)
 
     @asynccontextmanager
     async def _given_back(self, operator_id: int) -> AsyncIterator[None]:
@@ -147,7 +159,7 @@ class Worker:
             raise
 
     async def _work_off(self, operator_id: int, batch: QueuedBatch) -> None:
-        """Do all chunks that are left. Raises `Unworkable`, `LeaseLost`, `Busy` and `Unavailable`."""
+        """Do all chunks that are left. Raises `Unworkable`, `SealBroken`, `LeaseLost`, `Busy`, `Unavailable`."""
         chunks = Chunks(batch, await self._key_ring.sealer(operator_id))
         for start in chunks.starts:
             async with self._turns(operator_id):
@@ -167,15 +179,22 @@ class Worker:
             else:
                 return chunks.add(draft)
 
-    async def _give_up(self, operator_id: int, job_id: str) -> None:
-        """Fail a job that meets a fault of ours again and again: it would hold up those behind it."""
-        self._tries[job_id] = self._tries.get(job_id, 0) + 1
-        if self._tries[job_id] < _TRIES:
+    async def _give_up(self, operator_id: int, batch: QueuedBatch | None, error: JobError) -> None:
+        """Fail a job that meets the same thing again and again: it would hold up those behind it."""
+        if batch is None:
             return
-        del self._tries[job_id]
-        error = JobError("INTERNAL_ERROR", "The server could not work the batch off")
+        tries = self._tries[batch.job_id] = self._tries.get(batch.job_id, 0) + 1
+        if tries < _TRIES:
+            return
+        del self._tries[batch.job_id]
+        if error is _BROKEN_SEAL:
+            self._seal_broken()
         with suppress(OpdataError):
-            await self._queue.fail(operator_id, job_id, error, now_ms())
+            await self._fail(operator_id, batch.job_id, error)
+
+    async def _fail(self, operator_id: int, job_id: str, error: JobError) -> None:
+        _log.error("job_failed", operator_id=operator_id, job_id=job_id, reason=error.message)
+        await self._queue.fail(operator_id, job_id, error, now_ms())
 
     def _rests_yet(self, operator_id: int) -> bool:
         rest = self._rests.get(operator_id)

@@ -123,7 +123,7 @@ async def make_services(settings: Settings) -> Services:
         admission=admission,
         buffers=Buffers(settings.max_buffered_bytes, door.turned_away),
         reveals=Reveals(store.audit),
-        worker=Worker(store, key_ring, admission.turn, metrics.chunk),
+        worker=Worker(store, key_ring, admission.turn, metrics.chunk, metrics.seal_broken),
     )
 
 

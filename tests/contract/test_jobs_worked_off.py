@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from opdata import jobs
+from opdata.audit import Entry
 from opdata.clock import now_ms
 from opdata.erasure import replay
 from opdata.errors import Busy, Unavailable
 from opdata.ingest import check_entities, chunks
-from opdata.jobs import Worker
+from opdata.jobs import Turns, Worker
 from opdata.key_ring import KeyRing
 from opdata.master_keys import check_value
 from opdata.model import BatchResult, Erasure, Job, JobType
+from opdata.pii import Sealer, next_data_key, sealer_of
 from opdata.storage.leases import Lease
 from tests.contract.tenant import Tenant, queued_batch
 from tests.support.api import player
@@ -40,7 +42,15 @@ class Working:
         self.noted: list[tuple[JobType, int, int]] = []
         self.busy = False
         self.turns_taken = 0
-        self.worker = Worker(tenant.store, self.key_ring, self.turn, self.note)
+        self.broken_seals = 0
+        self.worker = self.another(self.turn)
+
+    def another(self, turns: Turns) -> Worker:
+        """A worker of another process, which tells here as well."""
+        return Worker(self.tenant.store, self.key_ring, turns, self.note, self.seal_broken)
+
+    def seal_broken(self) -> None:
+        self.broken_seals += 1
 
     def note(self, kind: JobType, result: BatchResult) -> None:
         self.noted.append((kind, result.succeeded, len(result.errors)))
@@ -138,7 +148,7 @@ async def test_what_passes_is_waited_for_and_fails_no_job(
     assert await queue.take(other, now_ms()) is None, "nothing is left to take"
 
 
-async def test_a_batch_that_meets_a_fault_thrice_fails_and_those_behind_it_go_on(
+async def test_a_batch_that_meets_a_fault_again_and_again_fails_and_those_behind_it_go_on(
     working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await working.queue("job_1", [player("a"), player("b"), player("bad")])
@@ -150,7 +160,7 @@ async def test_a_batch_that_meets_a_fault_thrice_fails_and_those_behind_it_go_on
         return check_entities(batch, *rest)
 
     monkeypatch.setattr(chunks, "check_entities", broken)
-    for _ in range(4):
+    for _ in range(5):
         await working.worker.round()
 
     job = await working.job("job_1")
@@ -173,6 +183,40 @@ async def test_a_template_that_is_not_known_any_more_fails_the_job(working: Work
     assert await working.tenant.store.queue.count() == 0
 
 
+async def test_a_body_sealed_by_a_key_that_is_not_known_yet_is_waited_for(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W49."""
+    tenant = working.tenant
+    stale = await working.key_ring.sealer(tenant.id)
+    [newest] = await tenant.store.data_keys.of(tenant.id)
+    key = next_data_key({1: MASTER}, newest, 1, now_ms())
+    entry = Entry("crypto.data_key_added", "cli:test", str(key.key_id))
+    assert await tenant.store.data_keys.add(key, audit=entry)
+    fresh = sealer_of({1: MASTER}, await tenant.store.data_keys.of(tenant.id))
+    body = json.dumps([player("a")]).encode()
+    await tenant.write(queued_batch("job_1", fresh.seal_batch("job_1", body), items=1))
+    await tenant.write(queued_batch("job_2", fresh.seal_batch("job_1", body), items=1))
+
+    async def sealer(_operator_id: int) -> Sealer:
+        return stale
+
+    monkeypatch.setattr(working.key_ring, "sealer", sealer)
+    await working.worker.round()
+    assert (await working.job("job_1")).status == "processing"
+    stale = fresh
+    for _ in range(6):
+        await working.worker.round()
+
+    assert (await working.job("job_1")).status == "completed"
+    moved = await working.job("job_2")
+    assert moved.status == "failed"
+    assert moved.error is not None
+    assert "does not open" in moved.error.message
+    assert working.broken_seals == 1
+    assert await tenant.listed() == ["a"]
+
+
 async def test_the_lease_is_renewed_while_a_chunk_waits_for_its_turn(
     working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +229,7 @@ async def test_the_lease_is_renewed_while_a_chunk_waits_for_its_turn(
         await go_on.wait()
         yield
 
-    worker = Worker(working.tenant.store, working.key_ring, slow, working.note)
+    worker = working.another(slow)
     await working.queue("job_1", [player("a")])
     round_ = asyncio.create_task(worker.round())
     await asyncio.sleep(0.9)

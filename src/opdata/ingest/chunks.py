@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from opdata.errors import InvalidInput, OpdataError, SealBroken
+from opdata.errors import InvalidInput, OpdataError
 from opdata.ingest.checked import Checked
 from opdata.ingest.entities import check_entities
 from opdata.ingest.events import check_events
@@ -47,7 +47,7 @@ class Unworkable(OpdataError):
 
 
 class Chunks:
-    """What is left of a batch. Raises `Unworkable`, and `Unavailable` where a key is lacking."""
+    """What is left of a batch. Raises `Unworkable`, `SealBroken`, and `Unavailable` where a key is lacking."""
 
     def __init__(self, batch: QueuedBatch, sealer: Sealer) -> None:
         self._batch = batch
@@ -56,12 +56,9 @@ class Chunks:
             message = f"This server does not know the template {batch.template_id}"
             raise Unworkable("TEMPLATE_NOT_CONFIGURED", message)
         self._template = template
+        body = sealer.open_batch(batch.job_id, batch.payload)
         try:
-            body = sealer.open_batch(batch.job_id, batch.payload)
             self._items = _decoded(batch.type, body, ndjson=batch.ndjson)
-        except SealBroken:
-            message = "What is stored of the batch does not open: it was edited, truncated or moved"
-            raise Unworkable("INTERNAL_ERROR", message) from None
         except InvalidInput as error:
             raise Unworkable(error.code, error.message) from None
         self._so_far = (

@@ -20,7 +20,8 @@ INSERT INTO opdata.jobs (operator_id, job_id, type, status, progress, created_at
 VALUES ($1, $2, $3, 'queued', 0, $4)
 
 -- name: add_queue_head
-INSERT INTO opdata.queue_heads (operator_id) VALUES ($1) ON CONFLICT (operator_id) DO NOTHING
+INSERT INTO opdata.queue_heads (operator_id, holder) VALUES ($1, '')
+ON CONFLICT (operator_id) DO NOTHING
 
 -- name: queued_operators
 -- Of every operator, for a worker that looks for something to do. A lease that ends in more than a minute

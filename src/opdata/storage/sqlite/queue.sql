@@ -15,7 +15,7 @@ INSERT INTO jobs (operator_id, job_id, type, status, progress, created_at_ms)
 VALUES (?, ?, ?, 'queued', 0, ?)
 
 -- name: add_queue_head
-INSERT INTO queue_heads (operator_id) VALUES (?1) ON CONFLICT (operator_id) DO NOTHING
+INSERT INTO queue_heads (operator_id, holder) VALUES (?1, '') ON CONFLICT (operator_id) DO NOTHING
 
 -- name: queued_operators
 -- One that ends in more than a minute was taken by a clock that was wrong.
