@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from opdata.clock import now_ms
 from tests.support.api import add_operator, deposit, player
 from tests.support.running import RunningServer
 from tests.system.conftest import Serve
@@ -48,6 +49,19 @@ def wait_for(found: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return what
+
+
+def hold(server: RunningServer) -> None:
+    """Have all operators' batches wait, as they do while another process has the leases."""
+    server.stored.change(
+        "INSERT INTO queue_heads (operator_id, holder, expires_at_ms)"
+        " SELECT operator_id, 'elsewhere', ? FROM operators",
+        now_ms() + 50_000,
+    )
+
+
+def let_go(server: RunningServer) -> None:
+    server.stored.change("UPDATE queue_heads SET holder = ''")
 
 
 def under_way(server: RunningServer) -> list[tuple[Any, ...]]:
@@ -90,7 +104,9 @@ def test_batches_go_on_where_a_killed_server_left_them(serve: Serve) -> None:
     server = serve()
     client = server.client()
     client.post("/entities", json=player("p")).raise_for_status()
+    hold(server)
     job_ids = [queue(client, number) for number in range(BATCHES)]
+    let_go(server)
     [(job_id, position, _)] = wait_for(lambda: under_way(server))
     server.kill()
     assert server.stored.rows("SELECT count(*) FROM queued_batches") != [(0,)], "killed midway"
@@ -129,7 +145,9 @@ def test_of_two_processes_each_chunk_is_done_by_one_and_by_the_other_when_one_is
     clients = [server.client(key) for key in keys.values()]
     for client in clients:
         client.post("/entities", json=player("p")).raise_for_status()
+    hold(server)
     job_ids = [[queue(client, number) for number in range(4)] for client in clients]
+    let_go(server)
 
     [*_, (_, _, holder)] = wait_for(lambda: under_way(server))
     pid = int(holder.split(":")[1])
@@ -151,7 +169,9 @@ def test_a_server_that_is_stopped_commits_the_chunk_under_way_and_leaves_the_res
     server = serve_as_told()
     client = server.client()
     client.post("/entities", json=player("p")).raise_for_status()
+    hold(server)
     job_ids = [queue(client, number) for number in range(BATCHES)]
+    let_go(server)
     wait_for(lambda: under_way(server))
 
     assert server.stop() == 0
