@@ -18,6 +18,7 @@ SOURCES: Final = (
     "sending",
     "calls",
     "batch_calls",
+    "job_calls",
     "record_calls",
     "account_calls",
     "async_client",

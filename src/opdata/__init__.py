@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ValidationFailed,
     )
     from opdata.client.items import Entity, Event, State, Unencodable
+    from opdata.client.queued import QueuedBatch, QueuedBatches
     from opdata.client.records import (
         ApiKey,
         EntityAck,
@@ -85,6 +86,8 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "Page",
+    "QueuedBatch",
+    "QueuedBatches",
     "RateLimited",
     "Refused",
     "RequestTimedOut",
@@ -107,7 +110,16 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("errors", "items", "records", "results", "retry", "sync.client", "async_client")
+_HOMES = (
+    "errors",
+    "items",
+    "queued",
+    "records",
+    "results",
+    "retry",
+    "sync.client",
+    "async_client",
+)
 """The modules of `opdata.client` that the names are from."""
 
 

@@ -33,6 +33,8 @@ _BOUNDS = {
     "max_executing": (1, 1_000),
     "max_queued": (1, 100_000),
     "max_buffered_bytes": (128 * 1024, 64 * 1024 * 1024 * 1024),
+    "max_queued_batches": (1, 1_000_000),
+    "max_queued_batch_bytes": (64 * 1024, 1024 * 1024 * 1024 * 1024),
     "db_connections": (1, 1_000),
     "retention_every_s": (0, 31_536_000),
 }
@@ -89,6 +91,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests of a worker that wait for their turn; an operator alone has half of the places. Others get 503."""
     max_buffered_bytes: int = 128 * 1024 * 1024
     """Bytes of request bodies that a worker holds, inflated; an operator alone has half of them. Others get 503."""
+    max_queued_batches: int = 1_000
+    """Batches that an operator may have queued to be worked off later; others get 503 (W30)."""
+    max_queued_batch_bytes: int = 1024 * 1024 * 1024
+    """Bytes of these batches, as they are stored; one alone may be larger. Others get 503."""
     archive_dir: str = ""
     """Where retention keeps its archive files. Empty: `archive` in the data directory."""
     retention_every_s: float = 86_400.0

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, Literal
@@ -19,9 +20,9 @@ from msgspec import Struct
 
 from opdata.audit import Entry
 from opdata.clock import format_ms, now_ms, parse_ms
-from opdata.errors import ConfigError
+from opdata.errors import ConfigError, Conflict
 from opdata.files import flush
-from opdata.model import Erasure, Operator
+from opdata.model import Erasure, JobError, Operator
 from opdata.storage.base import Store
 from opdata.storage.work import (
     AdoptErasures,
@@ -59,11 +60,15 @@ class LedgerLine(Struct, frozen=True, rename="camel", forbid_unknown_fields=True
 
 
 class Replayed(Struct, frozen=True):
-    """What a replay did. `held` are the operator's name and the external id of who is under a legal hold."""
+    """What a replay did. `held` are the operator's name and the external id of who is under a legal hold.
+
+    `ended` queued batches were ended, which might have brought somebody back.
+    """
 
     entries: int
     erased: int
     held: Sequence[tuple[str, str]]
+    ended: int = 0
 
 
 def check_reason(reason: str) -> None:
@@ -119,13 +124,15 @@ async def replay(
 ) -> Replayed:
     """Enter the erasures of these operators into the ledger, and erase whoever in it is alive again.
 
-    By entity id: who has come back by themselves since is another entity, and stays (W26). Safe to
-    do twice, and to interrupt.
+    By entity id: who has come back by themselves since is another entity, and stays (W26). An operator's
+    batches that are queued fail when the ledger lacks any of its erasures: who was made by one of them is
+    known to no ledger by name. Safe to do twice, and to interrupt.
     """
-    erased, held = 0, []
+    erased, held, ended = 0, [], 0
     operators = await store.operators()
     for operator in operators:
         known = erasures.get(operator.operator_id, ())
+        ended += await _end_queued(store, operator, known)
         for start in range(0, len(known), PAGE):
             page = known[start : start + PAGE]
             entry = Entry("erasures.adopted", actor, detail={"entries": len(page)})
@@ -150,7 +157,33 @@ async def replay(
                 ]
     if erased:
         await store.sweep_erased()
-    return Replayed(sum(map(len, erasures.values())), erased, held)
+    return Replayed(sum(map(len, erasures.values())), erased, held, ended)
+
+
+async def _end_queued(store: Store, operator: Operator, known: Sequence[Erasure]) -> int:
+    """Fail the operator's queued batches unless the ledger has all of these erasures; return how many."""
+    operator_id = operator.operator_id
+    queued = await store.queue.payloads(operator_id) if known else ()
+    if not queued or {one.entity_id for one in known} <= await _in_ledger(store, operator_id):
+        return 0
+    error = JobError(
+        "CONFLICT",
+        "The database was restored to what it was before people were erased; send it again",
+    )
+    ended = 0
+    for one in queued:
+        with suppress(Conflict):  # done by now
+            ended += await store.queue.fail(operator_id, one.job_id, error, now_ms()) is not None
+    return ended
+
+
+async def _in_ledger(store: Store, operator_id: int) -> set[str]:
+    found: set[str] = set()
+    after: str | None = None
+    while page := await store.erasures(operator_id, after=after, limit=PAGE):
+        found |= {one.entity_id for one in page}
+        after = page[-1].entity_id
+    return found
 
 
 async def ledger_lines(store: Store, operators: Sequence[Operator]) -> AsyncIterator[LedgerLine]:

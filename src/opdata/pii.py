@@ -2,7 +2,8 @@
 
 A sealed record is `version (1) | key id (4) | nonce (12) | ciphertext | tag (16)`, AES-256-GCM. Its
 additional data is (operator, "entity", external id, key id), each length-prefixed, so a record that
-is moved to another operator, entity or key does not open. The key id is that of the operator's data
+is moved to another operator, entity or key does not open. The body of a queued batch is sealed alike, with
+(operator, "batch", job id, key id). The key id is that of the operator's data
 key, which is derived with HKDF-SHA256 from a master key and the data key's own salt.
 """
 
@@ -75,7 +76,9 @@ class Sealer:
         self._lacking = frozenset(map(_id_bytes, lacking))
         self._sealing = _id_bytes(self.key_id)
         self._fingerprints = hashlib.blake2b(digest_size=16, key=fingerprint_key)
-        self._head = _prefixed(str(operator_id).encode()) + _prefixed(b"entity")
+        operator = _prefixed(str(operator_id).encode())
+        self._head = operator + _prefixed(b"entity")
+        self._batch_head = operator + _prefixed(b"batch")
 
     def seal(self, external_ids: Sequence[str], secrets: Sequence[bytes]) -> list[bytes]:
         """Seal each secret for the entity of that external id; nonces are drawn in one call."""
@@ -92,24 +95,38 @@ class Sealer:
             for at, text, secret in zip(starts, external_ids, secrets, strict=True)
         ]
 
+    def seal_batch(self, job_id: str, body: bytes) -> bytes:
+        """Seal the body of a queued batch for the job of that id."""
+        self.seals.add(1)
+        aead, tail = self._ciphers[self._sealing]
+        nonce = os.urandom(_NONCE_BYTES)
+        bound_to = self._batch_head + _prefixed(job_id.encode()) + tail
+        return _VERSION + self._sealing + nonce + aead.encrypt(nonce, body, bound_to)
+
+    def open_batch(self, job_id: str, sealed: bytes) -> bytes:
+        """The body sealed for that job; raises as `open` does."""
+        return self._opened(self._batch_head + _prefixed(job_id.encode()), sealed)
+
     def open(self, external_id: str, sealed: bytes) -> bytes:
         """The secret sealed for that entity. Raises `SealBroken`, never returns anything else.
 
         Raises `Unavailable` when the key that it names is one of those that are lacking.
         """
+        return self._opened(self._head + _prefixed(external_id.encode()), sealed)
+
+    def _opened(self, head: bytes, sealed: bytes) -> bytes:
         key_id = sealed[1 : 1 + KEY_ID_BYTES]
         if len(sealed) < _HEAD_BYTES + _TAG_BYTES or sealed[:1] != _VERSION:
             raise SealBroken
         if key_id in self._lacking:
-            message = "The server lacks the master key that this entity's fields are sealed under"
+            message = "The server lacks the master key that this record is sealed under"
             raise Unavailable(message)
         if key_id not in self._ciphers:
             raise SealBroken
         aead, tail = self._ciphers[key_id]
         nonce = sealed[1 + KEY_ID_BYTES : _HEAD_BYTES]
-        bound_to = self._head + _prefixed(external_id.encode()) + tail
         try:
-            return aead.decrypt(nonce, sealed[_HEAD_BYTES:], bound_to)
+            return aead.decrypt(nonce, sealed[_HEAD_BYTES:], head + tail)
         except InvalidTag:
             raise SealBroken from None
 

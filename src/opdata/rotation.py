@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
@@ -61,7 +62,7 @@ class MasterKeyUse(Struct, frozen=True):
 
 
 class DataKeyUse(Struct, frozen=True):
-    """A data key, and how many live entities are sealed with it."""
+    """A data key, and how many live entities and queued batches are sealed with it."""
 
     key: DataKey
     records: int
@@ -119,7 +120,7 @@ Show = Callable[[Progress], None]
 
 
 async def key_use(store: Store, at_hand: Collection[int] = ()) -> KeyUse:
-    """Count what is sealed with which key, reading the sealed part of every live entity.
+    """Count what is sealed with which key, reading the sealed part of every live entity and queued batch.
 
     `masters` has those of `at_hand`, too, that are needed for nothing yet.
     """
@@ -264,8 +265,26 @@ class _Rotation:
                 found += await self._reseal_batch(sealer, under, batch)
                 self._say()
             if walked_to is None:
-                return found
+                return found + await self._reseal_queued(sealer, under, first)
             after = walked_to
+
+    async def _reseal_queued(self, sealer: Sealer, under: DataKey, first: int) -> int:
+        """The same for bodies of queued batches. The job of a broken one fails when its turn comes."""
+        operator_id, found = under.operator_id, 0
+        for one in await self._store.queue.payloads(operator_id):
+            before = None
+            if one.key_id < first:
+                before = await self._store.queue.payload(operator_id, one.job_id)
+            if before is None:
+                continue
+            with suppress(SealBroken):
+                after = sealer.seal_batch(one.job_id, sealer.open_batch(one.job_id, before))
+                found += 1
+                replaced = await self._store.queue.reseal(one.job_id, before, after, under=under)
+                self._resealed += replaced
+        count = sealer.seals.take()
+        await self._store.data_keys.count_seals(operator_id, sealer.key_id, count)
+        return found
 
     async def _reseal_batch(
         self, sealer: Sealer, under: DataKey, records: Sequence[SealedRecord]
@@ -310,6 +329,8 @@ def _first_under(master_key_id: int, own: Sequence[DataKey]) -> int:
 
 async def _census(store: Store, operator_id: int) -> dict[int, int]:
     counts: dict[int, int] = {}
+    for queued in await store.queue.payloads(operator_id):
+        counts[queued.key_id] = counts.get(queued.key_id, 0) + 1
     after: str | None = ""
     while after is not None:
         found, after = await store.data_keys.census(operator_id, after=after, walk=_WALK)

@@ -34,6 +34,7 @@ from opdata.clock import now_ms
 from opdata.config import Settings
 from opdata.errors import Conflict, MasterKeyMissing, OpdataError, StartupError
 from opdata.housekeeping import Duty, keep_house
+from opdata.jobs import Worker
 from opdata.key_ring import KeyRing
 from opdata.keys import new_key
 from opdata.logs import configure_logging, log
@@ -103,22 +104,22 @@ async def make_services(settings: Settings) -> Services:
         raise
     metrics = Metrics()
     door = Door(settings.max_connections, settings.receive_timeout_s, metrics)
+    key_ring = KeyRing(store, load)
+    admission = Admission(
+        settings.max_executing, settings.max_queued, settings.queue_timeout_s, door.turned_away
+    )
     return Services(
         settings=settings,
         store=store,
-        key_ring=KeyRing(store, load),
+        key_ring=key_ring,
         authenticator=Authenticator(store, settings.auth_cache_s),
         metrics=metrics,
         quotas=settings.quotas,
         door=door,
-        admission=Admission(
-            settings.max_executing,
-            settings.max_queued,
-            settings.queue_timeout_s,
-            door.turned_away,
-        ),
+        admission=admission,
         buffers=Buffers(settings.max_buffered_bytes, door.turned_away),
         reveals=Reveals(store.audit),
+        worker=Worker(store, key_ring, admission.turn, metrics.chunk, metrics.seal_broken),
     )
 
 
@@ -212,15 +213,19 @@ class WorkerApp:
 async def serving(settings: Settings) -> AsyncIterator[App]:
     """The application with its services open and its housekeeping running."""
     services = await make_services(settings)
-    housekeeping = asyncio.create_task(keep_house(_duties(services)))
+    background = [
+        asyncio.create_task(keep_house(_duties(services))),
+        asyncio.create_task(services.worker.run()),
+    ]
     _tune_interpreter()
     log.info("started", database=services.settings.database_url.partition("://")[0])
     try:
         yield App(services, ENDPOINTS)
     finally:
-        housekeeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await housekeeping
+        for task in background:
+            task.cancel()
+        # A chunk that is being written is committed before the store is closed; the rest of its batch waits.
+        await asyncio.gather(*background, return_exceptions=True)
         with suppress(OpdataError):
             await services.authenticator.flush()
         with suppress(OpdataError):
@@ -280,9 +285,14 @@ def _duties(services: Services) -> list[Duty]:
         Duty("show the load", 1, services.show_load),
         Duty("note when keys were used", 10, services.authenticator.flush),
         Duty("count seals", 30, services.key_ring.flush),
+        Duty("count queued batches", 15, lambda: _count_queued(services)),
         Duty("forget expired answers", 300, lambda: services.store.purge(now_ms())),
         *_retention_duties(services),
     ]
+
+
+async def _count_queued(services: Services) -> None:
+    services.metrics.queued_batches(await services.store.queue.count())
 
 
 def _retention_duties(services: Services) -> list[Duty]:

@@ -23,6 +23,7 @@ from opdata.storage.work import (
     LiftHold,
     Outcome,
     PlaceHold,
+    QueueBatch,
     Reply,
     SetStates,
     StateColumns,
@@ -156,6 +157,20 @@ def claim(key: str = "key-1", *, path: str = "/batch/events", body: bytes = b"bo
 
 def job_draft() -> JobDraft:
     return JobDraft(new_job_id(), "batch_ingest_entities")
+
+
+def queued_batch(
+    job_id: str | None = None,
+    payload: bytes = b"\1\0\0\0\1 sealed",
+    *,
+    items: int = 4,
+    template_id: str = "tpl_igaming",
+    max_batches: int = 1_000,
+    max_bytes: int = 1_000_000,
+) -> QueueBatch:
+    """The work of queueing a batch of entities."""
+    of_job = (template_id, False, items, payload, max_batches, max_bytes)
+    return QueueBatch(job_id or new_job_id(), "batch_ingest_entities", *of_job)
 
 
 @dataclass

@@ -9,13 +9,15 @@ import pytest
 
 from opdata.audit import Entry
 from opdata.errors import Unavailable
-from opdata.model import Quota
+from opdata.model import DataKey, JobError, Quota
 from opdata.storage.audit import AuditLog
 from opdata.storage.base import Store
+from opdata.storage.leases import Lease
+from opdata.storage.queue import Chunk, Queue
 from opdata.storage.reads import AuditQuery, EventQuery, EventScan, JobQuery, StateScan
-from opdata.storage.work import IDEMPOTENCY_TTL_MS
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, Reply, Write
 from tests.contract.conftest import Opener
-from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row
+from tests.contract.tenant import NOW_MS, Tenant, claim, event_row, state_row, upserted
 
 
 async def test_a_key_check_is_recorded_once_and_never_changed(store: Store, reopen: Opener) -> None:
@@ -69,6 +71,7 @@ async def test_a_report_counts_rows_and_finds_no_problems(ours: Tenant, theirs: 
     await theirs.add_key()
     report = await ours.store.report()
     counts = {"operators": 2, "api_keys": 1, "entities": 3, "events": 3, "states": 1, "jobs": 0}
+    counts["queued_batches"] = 0
     assert dict(report.rows) == counts
     assert list(report.problems) == []
     assert list(report.pending) == []
@@ -80,6 +83,15 @@ async def test_a_report_counts_rows_and_finds_no_problems(ours: Tenant, theirs: 
 
 async def test_an_open_store_is_ready(store: Store) -> None:
     await store.ping()
+
+
+def chunk(tenant: Tenant) -> Chunk:
+    write = Write(tenant.id, NOW_MS, upserted(), lambda _: Reply(200, b""))
+    return Chunk("job_1", 0, 1, 1, frozenset(), write)
+
+
+def data_key(tenant: Tenant) -> DataKey:
+    return DataKey(tenant.id, 1, 1, b"salt", None, NOW_MS)
 
 
 EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
@@ -118,12 +130,24 @@ EVERY_METHOD: dict[str, Callable[[Tenant], Awaitable[object]]] = {
     "audit.chain": lambda t: t.store.audit.chain(t.id, after=0, limit=1),
     "audit.entries": lambda t: t.store.audit.entries(t.id, AuditQuery(1)),
     "audit.heads": lambda t: t.store.audit.heads(),
+    "queue.operators": lambda t: t.store.queue.operators("one", NOW_MS),
+    "queue.take": lambda t: t.store.queue.take(Lease(t.id, "one", NOW_MS), NOW_MS),
+    "queue.renew": lambda t: t.store.queue.renew(Lease(t.id, "one", NOW_MS)),
+    "queue.give_back": lambda t: t.store.queue.give_back(Lease(t.id, "one", NOW_MS)),
+    "queue.work_off": lambda t: t.store.queue.work_off(Lease(t.id, "one", NOW_MS), chunk(t)),
+    "queue.cancel": lambda t: t.store.queue.cancel(t.id, "job_1", NOW_MS),
+    "queue.fail": lambda t: t.store.queue.fail(t.id, "job_1", JobError("X", "x"), NOW_MS),
+    "queue.count": lambda t: t.store.queue.count(),
+    "queue.payloads": lambda t: t.store.queue.payloads(t.id),
+    "queue.payload": lambda t: t.store.queue.payload(t.id, "job_1"),
+    "queue.reseal": lambda t: t.store.queue.reseal("job_1", b"", b"", under=data_key(t)),
 }
 
 
 def test_every_method_of_a_store_is_tried_on_a_closed_one() -> None:
     methods = {name for name in vars(Store) if not name.startswith("_")}
     methods |= {f"audit.{name}" for name in vars(AuditLog) if not name.startswith("_")}
+    methods |= {f"queue.{name}" for name in vars(Queue) if not name.startswith("_")}
     assert methods == {*EVERY_METHOD, "close"}
 
 

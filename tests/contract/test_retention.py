@@ -18,8 +18,9 @@ from opdata.retention.parquet import ArchiveDamaged
 from opdata.retention.progress import Pace
 from opdata.retention.run import Busy, Run
 from opdata.retention.survey import preview
-from opdata.storage.archive import PAGE_BYTES, Lease, LeaseLost, OldEvent, payload_bytes
+from opdata.storage.archive import PAGE_BYTES, OldEvent, payload_bytes
 from opdata.storage.base import Store
+from opdata.storage.leases import Lease, LeaseLost
 from opdata.storage.work import ChangeSettings
 from tests.contract.conftest import Opener
 from tests.contract.tenant import DAY_MS, NOW_MS, EventRow, Tenant, event_row, state_row

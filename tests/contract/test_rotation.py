@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from opdata.audit import INSTALLATION, Entry
-from opdata.errors import MasterKeyMismatch, Unavailable
+from opdata.errors import MasterKeyMismatch, SealBroken, Unavailable
 from opdata.master_keys import check_value
 from opdata.model import DataKey, Operator
 from opdata.pii import Sealer, sealer_of
@@ -18,7 +18,7 @@ from opdata.rotation import Broken, KeyUse, Progress, Rotated, key_use, rotate
 from opdata.storage.base import Store
 from opdata.storage.data_keys import Resealed
 from tests.contract.conftest import Opener
-from tests.contract.tenant import NOW_MS, Tenant, entity_row
+from tests.contract.tenant import NOW_MS, Tenant, entity_row, queued_batch
 
 A, B, C = (bytes([at]) * 32 for at in range(3))
 NAMES = [f"p{at:03}" for at in range(12)]
@@ -122,6 +122,31 @@ async def test_after_a_rotation_nothing_needs_the_older_master_key(
         [entry] = await store.audit.chain(tenant.id, after=0, limit=10)
         assert entry.action == "crypto.data_key_added"
         assert (entry.actor, entry.subject) == ("cli:test", "2")
+
+
+async def test_queued_batches_are_sealed_anew_and_counted(ours: Tenant) -> None:
+    """W30."""
+    await ours.store.add_key_check(1, check_value(A))
+    before = await sealer(ours, {1: A})
+    bodies = {"job_1": b"a body", "job_2": b"another"}
+    for job_id, body in bodies.items():
+        await ours.write(queued_batch(job_id, before.seal_batch(job_id, body)))
+    await ours.write(queued_batch("job_3", before.seal_batch("job_1", b"moved")))
+    assert [one.records for one in (await key_use(ours.store)).masters] == [3]
+
+    done = await rotated(ours.store, {1: A, 2: B})
+
+    assert (done.resealed, list(done.broken), done.stubborn) == (2, [], False)
+    after = await sealer(ours, {2: B})
+    for job_id, body in bodies.items():
+        payload = await ours.store.queue.payload(ours.id, job_id)
+        assert payload is not None
+        assert after.open_batch(job_id, payload) == body
+        with pytest.raises(SealBroken):
+            after.open_batch("job_9", payload)
+        with pytest.raises(SealBroken):
+            after.open(job_id, payload)
+    assert [one.records for one in (await key_use(ours.store)).masters] == [1, 2]
 
 
 async def test_fingerprints_survive_rotation_after_rotation(ours: Tenant) -> None:

@@ -117,7 +117,7 @@ def test_the_bodies_of_batches_are_the_examples_of_the_documentation(collection:
         assert json.loads(sent[kind], parse_float=str) == json.loads(body, parse_float=str)
 
 
-def test_all_requests_succeed_in_a_run_from_top_to_bottom(
+def test_all_requests_succeed_in_a_run_from_top_to_bottom_but_to_cancel_a_job_that_is_done(
     collection: Json, example_server: RunningServer, variables: dict[str, str]
 ) -> None:
     values = {one["key"]: one["value"] for one in collection["variable"]}
@@ -125,7 +125,8 @@ def test_all_requests_succeed_in_a_run_from_top_to_bottom(
     with httpx2.Client() as client:
         for item in requests_of(collection):
             answer = send(client, collection, item["request"], values)
-            assert answer.is_success, (item["name"], answer.text)
+            is_done = item["name"] == "Cancel a job"
+            assert answer.is_success or (is_done and answer.status_code == 409), answer.text
             if answer.headers["content-type"] == "application/json" and "data" in answer.json():
                 data = answer.json()["data"]
                 assert not (isinstance(data, dict) and data.get("failed")), answer.text

@@ -33,6 +33,8 @@ ACROSS_OPERATORS = {
     "newest_master_key_in_use",
     "data_keys_of_all",
     "audited_operators",
+    "queued_operators",
+    "queued_count",
 }
 """Statements on tenant tables that are about no single operator; each says why in queries.sql."""
 

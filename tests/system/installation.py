@@ -20,6 +20,10 @@ from opdata.erasure import place_hold
 from opdata.logs import configure_logging
 from opdata.model import Quota
 from opdata.storage import open_store
+from opdata.storage.leases import Lease
+from opdata.storage.queue import Chunk
+from opdata.storage.work import Reply, SetStates, StateColumns, Write
+from tests.contract.tenant import Tenant, queued_batch
 from tests.support.api import Api, deposit, player, serving_api, state
 from tests.wire.answers import all_succeeded, batch_of, data_of
 
@@ -74,10 +78,28 @@ async def install(data_dir: Path, db: str) -> Installed:
     await store.set_limits(2, {"read": Quota(777, 60)})
     suspended = await store.create_operator("suspended", bytes(range(32)), now_ms())
     await store.suspend_operator(suspended.operator_id, "licence ended ü", now_ms())
+    await _queue(Tenant(store, suspended))
     [operator] = [one for one in await store.operators() if one.name == "ours"]
     assert await place_hold(store, operator, "p2", "case 7 ü", actor=SERVER)
     await store.close()
     return Installed(url, (data_dir / "master.key").read_text().strip(), keys, answer)
+
+
+async def _queue(tenant: Tenant) -> None:
+    """A batch that waits as long as its operator is suspended, half done, with somebody erased meanwhile."""
+    await tenant.create("gone")
+    for job_id in ("job_1", "job_2"):
+        await tenant.write(queued_batch(job_id, b"\1\0\0\0\1 sealed \xff\0", items=1_000))
+    await tenant.delete("gone")
+    lease = Lease(tenant.id, "a server", now_ms() + 10_000)
+    assert await tenant.store.queue.take(lease, now_ms())
+    work = Write(
+        tenant.id,
+        now_ms(),
+        SetStates(StateColumns([], [], [], [], [])),
+        lambda _: Reply(200, b"", job_output='{"a":1.10}'),
+    )
+    await tenant.store.queue.work_off(lease, Chunk("job_1", 0, 500, 1_000, frozenset(), work))
 
 
 async def _fill(api: Api) -> bytes:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import httpx2
 import pytest
 
+from opdata.clock import now_ms
 from opdata.templates import find_template
 from tests.support.api import deposit, player, state
 from tests.support.postgres import postgres_server
@@ -269,6 +270,51 @@ def test_an_erased_person_is_nowhere_and_was_nowhere_in_clear(watched: Watched) 
         # What a vacuum takes; docs/postgresql.md says where ciphertext stays longer.
         deadline = time.monotonic() + watched.server.stored.erased_within_s
         while any(one in watched.server.stored.held_bytes("entities") for one in pieces):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.clause("W30", "W51")
+def test_who_was_erased_while_a_batch_was_queued_is_nowhere_once_it_is_worked_off(
+    watched: Watched,
+) -> None:
+    canaries = Canaries()
+    stored = watched.server.stored
+    client = watched.server.client()
+    client.post("/entities", json=canaries.person()).raise_for_status()
+    # As while another process has the lease.
+    sql = "INSERT INTO queue_heads (operator_id, holder, expires_at_ms) VALUES (1, 'elsewhere', ?)"
+    stored.change(sql, now_ms() + 50_000)
+    batch = [canaries.person(), canaries.person("neighbour"), {"data": canaries.one()}]
+    answer = client.post("/batch/entities", json=batch, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202
+    assert canaries.in_(answer=_all_of(answer)) == set()
+    [(payload,)] = stored.rows("SELECT payload FROM queued_batches")
+    before = watched.places()
+    assert canaries.in_(**before) == set()
+    pieces = pieces_of({bytes(payload)})
+    assert any(pieces[0] in content for content in before.values()), (
+        "what is looked for can be found"
+    )
+
+    client.delete(f"/entities/{PERSON}").raise_for_status()
+    stored.change("UPDATE queue_heads SET holder = ''")
+    location = answer.headers["location"].removeprefix("/operator-data-api")
+    deadline = time.monotonic() + 30
+    while (job := client.get(location).json()["data"])["completed_at"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    errors = [(one["index"], one["code"]) for one in job["output"]["errors"]]
+    assert errors == [(0, "NOT_FOUND"), (2, "VALIDATION_FAILED")]
+    assert client.get(f"/entities/{PERSON}").status_code == 404
+    after = watched.places()
+    assert canaries.in_(**after) == set()
+    if watched.store == "sqlite":
+        assert {place for place in after if any(one in after[place] for one in pieces)} == set()
+    else:
+        deadline = time.monotonic() + stored.erased_within_s
+        while any(one in stored.held_bytes("queued_batches") for one in pieces):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

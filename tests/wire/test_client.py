@@ -18,6 +18,9 @@ from opdata import (
     Backoff,
     Client,
     ClientError,
+    Conflict,
+    Job,
+    QueuedBatches,
     Refused,
     RetentionPolicy,
     RetentionWindow,
@@ -115,6 +118,28 @@ def dry_runs(client: Client) -> Any:
     return result, client.send_events([bet("d1")])
 
 
+def queued_batches(client: Client) -> Any:
+    players: list[Any] = [entity("q1"), 5, entity("q2"), {}, entity("q1", vip_level=2)]
+    events: list[Any] = [
+        bet("q1", 1, idempotency_key="q-1"),
+        bet("nobody"),
+        bet("q1", 1, idempotency_key="q-1"),
+        {"externalId": "q1", "eventType": "bonus", "data": {"odds": float("nan")}},
+        bet("q2", 2),
+    ]
+    queued: list[QueuedBatches[Any]] = [
+        client.queue_entities(players, idempotency_key="q"),
+        client.queue_events(events),
+        client.queue_states([balance("q1", 1), balance("q1", Decimal("2.00")), balance("q9", 1)]),
+    ]
+    again = client.queue_entities(players, idempotency_key="q")
+    results = [client.wait_for_batches(one) for one in queued]
+    jobs = [client.get_job(job_id) for one in queued for job_id in one.job_ids]
+    stored = [client.get_entity("q1").data, list(client.iter_events("q2"))]
+    seen = [again.job_ids == queued[0].job_ids, again.batches[0].replayed]
+    return results, jobs, stored, client.get_state("q1", "balance").value, seen
+
+
 def pages(client: Client) -> Any:
     client.send_entities([entity(f"p{number:03}") for number in range(25)])
     page = client.list_entities(limit=10)
@@ -151,6 +176,7 @@ SCENARIOS: list[Callable[[Client], Any]] = [
     single_items,
     repeats,
     dry_runs,
+    queued_batches,
     pages,
     settings,
     api_keys,
@@ -187,6 +213,8 @@ def test_the_fake_server_refuses_as_the_real_one(server: RunningServer) -> None:
         lambda client: client.get_states("nobody"),
         lambda client: client.list_events("nobody"),
         lambda client: client.get_job("job_0000000000000000"),
+        lambda client: client.cancel_job("job_0000000000000000"),
+        lambda client: client.cancel_job(client.send_entities([entity("a")]).job_ids[0]),
         lambda client: client.delete_entity("nobody"),
         lambda client: client.add_event(bet("nobody")),
         lambda client: client.put_state(balance("nobody", 1)),
@@ -230,6 +258,51 @@ def test_no_event_is_doubled_or_lost_over_a_line_that_breaks_mid_answer(
     assert (result.succeeded, parallel.succeeded) == (400, 400)
     assert line.broken > 10
     assert stored == Counter(dict.fromkeys(range(400), 2))
+
+
+def test_nothing_queued_is_doubled_or_lost_over_a_line_that_breaks_mid_answer(
+    server: RunningServer,
+) -> None:
+    with connected(server) as client:
+        client.send_entities([entity("queued-line")])
+        line = BrokenLine(server.port, most_bytes=900, seed=9)
+        with (
+            line.up(),
+            Client(line.url, server.new_key(), backoff=QUICK, chunk_items=20) as far,
+        ):
+            queued = far.queue_events(bets(400, "queued-line"))
+        result = client.wait_for_batches(queued)
+        stored = [event.data["bet_amount"] for event in client.iter_events("queued-line")]
+        jobs = {job.id for job in client.iter_jobs(job_type="batch_ingest_events")}
+    assert (result.succeeded, line.broken > 5) == (400, True)
+    assert sorted(stored) == list(range(400))
+    assert set(queued.job_ids) <= jobs
+    assert len(set(queued.job_ids)) == 20
+
+
+def test_a_cancelled_job_has_stored_what_it_counts_and_stores_no_more(
+    server: RunningServer,
+) -> None:
+    def stored(client: Client) -> int:
+        return sum(1 for _ in client.iter_events("cancelled"))
+
+    def ended(client: Client, job_id: str) -> Job:
+        try:
+            return client.cancel_job(job_id, idempotency_key=job_id)
+        except Conflict:  # the server was faster
+            return client.wait_for_job(job_id)
+
+    with connected(server) as client:
+        client.send_entities([entity("cancelled")])
+        queued = client.queue_events(bets(15_000, "cancelled"))
+        jobs = [ended(client, job_id) for job_id in reversed(queued.job_ids)]
+        # As after an answer that was lost.
+        assert ended(client, queued.job_ids[-1]) == jobs[0]
+        found = stored(client)
+        client.wait_for_batches(client.queue_states([balance("cancelled", 1)]))
+        assert [client.get_job(job.id) for job in jobs] == jobs
+        assert stored(client) == found == sum(job.output.succeeded for job in jobs if job.output)
+    assert jobs[0].status == "cancelled"
 
 
 def test_the_same_line_doubles_the_events_of_a_loop_written_by_hand(server: RunningServer) -> None:

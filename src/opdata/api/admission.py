@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from opdata.errors import Busy
@@ -62,6 +63,15 @@ class Admission:
             self._take(operator_id, weight)
         else:
             await self._wait(operator_id, weight)
+
+    @asynccontextmanager
+    async def turn(self, operator_id: int) -> AsyncIterator[None]:
+        """Have the turn of a heavy request for the length of the block: a chunk's. Raises as `enter` does."""
+        await self.enter(operator_id, HEAVY)
+        try:
+            yield
+        finally:
+            self.leave(operator_id, HEAVY)
 
     def leave(self, operator_id: int, weight: int) -> None:
         """Done: whose turn it is goes on."""

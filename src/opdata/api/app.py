@@ -116,11 +116,14 @@ class _Exchange:
         self._scope = scope
         self._name = name
         self._started = time.perf_counter()
-        # Of several of one name the first counts.
+        # Of several of one name the first counts, unless they make a list.
         self._headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in reversed(scope["headers"])
         }
+        if "prefer" in self._headers:
+            values = [value for name, value in scope["headers"] if name == b"prefer"]
+            self._headers["prefer"] = b", ".join(values).decode("latin-1")
         self._request_id = request_id(self._headers.get("x-request-id"))
         self._key: ApiKey | None = None
         self._operator: Operator | None = None
@@ -178,12 +181,14 @@ class _Exchange:
         try:
             body = await self._read(endpoint, operator, receive, lease)
             await self._limit(endpoint, operator)
+            base, path = _split_base(self._scope["path"])
             call = Call(
                 services=services,
                 key=key,
                 operator=operator,
                 method=endpoint.method,
-                path=_below_base(self._scope["path"]),
+                base=base,
+                path=path,
                 segments=_decoded(self._scope["path_params"]),
                 query=self._scope["query_string"].decode("latin-1"),
                 headers=self._headers,
@@ -233,6 +238,7 @@ class _Exchange:
             (b"content-length", b"%d" % len(reply.body)),
             (b"x-request-id", self._request_id.encode()),
             *((name.encode(), value.encode()) for name, value in self._answer_headers),
+            *((name.encode(), value.encode()) for name, value in reply.headers),
         ]
         # Counted before it is sent: whoever has the answer finds it in the metrics.
         self._note(reply.status)
@@ -262,12 +268,12 @@ def _paths(services: Services, endpoints: Sequence[Endpoint]) -> Paths[PathEndpo
     return Paths({path: PathEndpoint(services, methods) for path, methods in paths.items()})
 
 
-def _below_base(path: str) -> str:
-    """The path without its base, so that the alias and the base path share idempotency records."""
+def _split_base(path: str) -> tuple[str, str]:
+    """The path's base and the rest, so that the alias and the base path share idempotency records."""
     for base in (BASE_PATH, BASE_ALIAS):
         if path.startswith(base + "/"):
-            return path[len(base) :]
-    return path
+            return base, path[len(base) :]
+    return "", path
 
 
 def _decoded(segments: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from opdata.audit import Action, Entry, key_actor
 from opdata.clock import now_ms, parse_ms
 from opdata.config import Settings
 from opdata.errors import InvalidInput, TemplateNotConfigured, Unauthorized
+from opdata.jobs import Worker
 from opdata.key_ring import KeyRing
 from opdata.model import ApiKey, Operator, OperatorSettings, Quota
 from opdata.pii import Sealer
@@ -58,6 +59,7 @@ class Services(Struct, frozen=True):
     admission: Admission
     buffers: Buffers
     reveals: Reveals
+    worker: Worker
 
     async def show_load(self) -> None:
         """Put what is under way into the metrics."""
@@ -72,14 +74,15 @@ class Services(Struct, frozen=True):
 class Call(Struct):
     """One request to an endpoint, past authentication, scope, size and rate limits (W4).
 
-    `path` is the path below the base path as it was sent, `segments` its decoded parameters. Names of
-    `headers` are in lower case.
+    `path` is the path below `base` as it was sent, `segments` its decoded parameters. Names of `headers`
+    are in lower case.
     """
 
     services: Services
     key: ApiKey
     operator: Operator
     method: str
+    base: str
     path: str
     segments: Mapping[str, str]
     query: str

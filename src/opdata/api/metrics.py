@@ -15,7 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client import multiprocess as shared
 
-from opdata.model import BatchResult
+from opdata.model import BatchResult, JobType
 from opdata.retention.progress import Report
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,6 +25,11 @@ _UNDER_WAY = {
     "executing": "Requests that are being executed.",
     "queued": "Requests that wait for their turn.",
     "buffered_bytes": "Bytes of request bodies that are held.",
+}
+_KINDS: dict[JobType, str] = {
+    "batch_ingest_entities": "entities",
+    "batch_ingest_events": "events",
+    "batch_ingest_states": "states",
 }
 
 
@@ -72,6 +77,18 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="max",
         )
+        self._chunks = Counter(
+            "opdata_job_chunks",
+            "Chunks of queued batches that were worked off, by kind.",
+            ("kind",),
+            registry=self._registry,
+        )
+        self._queued_batches = Gauge(
+            "opdata_queued_batches",
+            "Batches of all operators that are queued or being worked off.",
+            registry=self._registry,
+            multiprocess_mode="mostrecent",
+        )
         self._refused = Counter(
             "opdata_refused",
             "Requests and connections turned away or given up, by reason.",
@@ -99,6 +116,16 @@ class Metrics:
         self._items.labels(kind, "succeeded").inc(result.succeeded)
         if result.errors:
             self._items.labels(kind, "failed").inc(len(result.errors))
+
+    def chunk(self, kind: JobType, result: BatchResult) -> None:
+        """Count a chunk of a queued batch, and what became of its items."""
+        name = _KINDS[kind]
+        self._chunks.labels(name).inc()
+        self.items(name, result)
+
+    def queued_batches(self, count: int) -> None:
+        """Show how many batches are queued."""
+        self._queued_batches.set(count)
 
     def refused(self, reason: str) -> None:
         """Count what was turned away, or given up."""

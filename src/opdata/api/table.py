@@ -47,18 +47,18 @@ _STATES: Final = Annotated[list[schema.StateItem], Meta(min_length=1, max_length
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         "POST", "/batch/entities", batch.batch_entities, "ingest:batch", _INGEST, "Batch",
-        "Upsert up to 1,000 entities", {200: schema.EntityBatchOut}, _ITEM,
-        params=schema.BatchParams, body=_ENTITIES, ndjson=True, idempotent=True,
+        "Upsert up to 1,000 entities", {200: schema.EntityBatchOut, 202: schema.JobQueued},
+        _ITEM, params=schema.BatchParams, body=_ENTITIES, ndjson=True, idempotent=True,
     ),
     Endpoint(
         "POST", "/batch/events", batch.batch_events, "ingest:batch", _INGEST, "Batch",
-        "Append up to 5,000 events", {200: schema.BatchOut}, _ITEM,
-        params=schema.BatchParams, body=_EVENTS, ndjson=True, idempotent=True,
+        "Append up to 5,000 events", {200: schema.BatchOut, 202: schema.JobQueued},
+        _ITEM, params=schema.BatchParams, body=_EVENTS, ndjson=True, idempotent=True,
     ),
     Endpoint(
         "POST", "/batch/states", batch.batch_states, "ingest:batch", _INGEST, "Batch",
-        "Set up to 1,000 states", {200: schema.BatchOut}, _ITEM,
-        params=schema.BatchParams, body=_STATES, ndjson=True, idempotent=True,
+        "Set up to 1,000 states", {200: schema.BatchOut, 202: schema.JobQueued},
+        _ITEM, params=schema.BatchParams, body=_STATES, ndjson=True, idempotent=True,
     ),
     Endpoint(
         "GET", "/batch/jobs", batch.list_jobs, "read", _READ, "Jobs",
@@ -67,6 +67,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         "GET", "/batch/jobs/{jobId}", batch.get_job, "read", _SENT, "Jobs",
         "Get a job", {200: schema.JobOut}, (NotFound,),
+    ),
+    Endpoint(
+        "DELETE", "/batch/jobs/{jobId}", batch.cancel_job, "ingest:write", _INGEST, "Jobs",
+        "Cancel a job", {200: schema.JobOut}, (*_WRITE, NotFound), idempotent=True,
     ),
     Endpoint(
         "POST", "/entities", single.post_entity, "ingest:write", _INGEST, "Entities",

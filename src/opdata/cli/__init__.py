@@ -88,7 +88,7 @@ app.command(
     "opdata.cli.jobs:app",
     group=_ADMIN,
     name="jobs",
-    help="List batch jobs and show what became of one.",
+    help="List batch jobs, show what became of one, wait for it or cancel it.",
 )
 app.command(
     "opdata.cli.db:app", group=_ADMIN, name="db", help="Migrate, check and distribute the database."

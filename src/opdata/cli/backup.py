@@ -186,6 +186,7 @@ def restore(
                 "migrations": done.migrations,
                 "erasuresKnown": done.replayed.entries,
                 "erasedAgain": erased,
+                "queuedBatchesEnded": done.replayed.ended,
                 "held": [{"operator": name, "externalId": one} for name, one in held],
                 "keysRevokedAgain": done.revoked,
                 "lostHolds": [
@@ -199,6 +200,8 @@ def restore(
         for migration in done.migrations:
             say(f"applied {migration}")
         say(f"Erased again: {erased:,} of {done.replayed.entries:,} in the ledger.")
+        if done.replayed.ended:
+            say(f"Ended: {done.replayed.ended:,} queued batches, which have to be sent again.")
         if done.revoked:
             say(f"Revoked again: {done.revoked:,} keys.")
     started = format_ms(done.record.started_at_ms)

@@ -79,11 +79,14 @@ async def _replay(settings: Settings, path: Path, *, as_json: bool) -> Exit:
                 "entries": len(lines),
                 "ofUnknownOperators": elsewhere,
                 "erased": done.erased,
+                "queuedBatchesEnded": done.ended,
                 "held": [{"operator": name, "externalId": one} for name, one in done.held],
             }
         )
     else:
         say(f"Erased again: {done.erased:,} of {len(lines):,} in the ledger.")
+        if done.ended:
+            say(f"Ended: {done.ended:,} queued batches, which have to be sent again.")
         if elsewhere:
             note(f"{elsewhere:,} are of operators that this database does not have.")
     for name, external_id in done.held:

@@ -1,24 +1,33 @@
-"""`opdata jobs`: list batch jobs and show what became of one."""
+"""`opdata jobs`: list batch jobs, show what became of one, wait for it or cancel it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated, Any, Final
 
 import msgspec
 from cyclopts import App, Parameter
 
-from opdata.cli.exits import UnknownName
-from opdata.cli.output import note, print_fields, print_json, print_table, say, short_time
+from opdata.cli.exits import INTERRUPTED, Exit, UnknownName
+from opdata.cli.output import fail, note, print_fields, print_json, print_table, say, short_time
+from opdata.cli.progress import counting
 from opdata.cli.stores import DEFAULT_DATABASE, FLAGS, AsJson, Database, opened, operator_named
-from opdata.clock import format_ms
+from opdata.clock import format_ms, now_ms
 from opdata.errors import ConfigError
 from opdata.model import MAX_PAGE_ITEMS, Job, JobStatus, JobType, Operator
 from opdata.storage.base import Store
 from opdata.storage.reads import JobQuery
 
-_ERRORS_SHOWN = 20
+_ERRORS_SHOWN: Final = 20
+_LOOK_EVERY_S: Final = 0.5
 
-app = App(name="jobs", help="List batch jobs and show what became of one.", default_parameter=FLAGS)
+app = App(
+    name="jobs",
+    help="List batch jobs, show what became of one, wait for it or cancel it.",
+    default_parameter=FLAGS,
+)
+
+JobId = Annotated[str, Parameter(help="The job's id, job_….")]
 
 OfOperator = Annotated[
     str | None, Parameter(name="--operator", help="Only this operator's, by its name.")
@@ -79,7 +88,7 @@ async def list_(
 
 @app.command
 async def show(
-    job_id: Annotated[str, Parameter(help="The job's id, job_….")],
+    job_id: JobId,
     /,
     *,
     operator: OfOperator = None,
@@ -88,11 +97,76 @@ async def show(
 ) -> None:
     """Show one job and the items it refused."""
     async with opened(database.settings()) as store:
-        if operator is not None:
-            owners = [await operator_named(store, operator)]
-        else:
-            owners = list(await store.operators())
-        owner, job = await _find(store, owners, job_id)
+        owner, job = await _find(store, operator, job_id)
+    _print(owner, job, as_json=as_json)
+
+
+@app.command
+def watch(
+    job_id: JobId,
+    /,
+    *,
+    operator: OfOperator = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> int:
+    """Wait until a job is done, then show it; Ctrl-C ends the waiting and not the job.
+
+    Exit code 1 when it was cancelled or failed, or refused an item.
+    """
+    try:
+        owner, job = asyncio.run(_done(database, operator, job_id))
+    except KeyboardInterrupt:
+        fail("interrupted; the job goes on")
+        return INTERRUPTED
+    _print(owner, job, as_json=as_json)
+    went_well = job.status == "completed" and not _output(job).get("failed")
+    return Exit.OK if went_well else Exit.PROBLEM
+
+
+async def _done(database: Database, operator: str | None, job_id: str) -> tuple[Operator, Job]:
+    async with opened(database.settings()) as store:
+        owner, job = await _find(store, operator, job_id)
+        with counting("%") as tell:
+            while job.completed_at_ms is None:
+                tell(f"Job {job_id} is {job.status}", job.progress, 100)
+                await _pause()
+                owner, job = await _find(store, owner.name, job_id)
+    return owner, job
+
+
+async def _pause() -> None:
+    await asyncio.sleep(_LOOK_EVERY_S)
+
+
+@app.command
+async def cancel(
+    job_id: JobId,
+    /,
+    *,
+    operator: OfOperator = None,
+    database: Database = DEFAULT_DATABASE,
+    as_json: AsJson = False,
+) -> None:
+    """End a queued or running job: nothing more of it is written, and what it wrote stays.
+
+    Exit code 1 when it is done already.
+    """
+    async with opened(database.settings()) as store:
+        owner, _ = await _find(store, operator, job_id)
+        cancelled = await store.queue.cancel(owner.operator_id, job_id, now_ms())
+    if cancelled is None:
+        raise _unknown(job_id, f"Operator {owner.name} has no")
+    if as_json:
+        print_json(_record(cancelled, owner.name))
+        return
+    succeeded, failed = _counts(cancelled)
+    say(f"Cancelled {job_id} of operator {owner.name}.")
+    if cancelled.output is not None:
+        note(f"Before that {succeeded} items succeeded and {failed} failed.")
+
+
+def _print(owner: Operator, job: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(_record(job, owner.name))
         return
@@ -126,13 +200,22 @@ async def show(
         note(f"{len(errors) - _ERRORS_SHOWN} more refused items: --json shows them all.")
 
 
-async def _find(store: Store, owners: list[Operator], job_id: str) -> tuple[Operator, Job]:
+async def _find(store: Store, operator: str | None, job_id: str) -> tuple[Operator, Job]:
+    """A job, and whose it is. Raises `UnknownName`."""
+    if operator is not None:
+        owners = [await operator_named(store, operator)]
+    else:
+        owners = list(await store.operators())
     for owner in owners:
         if (job := await store.job(owner.operator_id, job_id)) is not None:
             return owner, job
-    whose = f"Operator {owners[0].name} has no" if len(owners) == 1 else "There is no"
-    message = f"{whose} job {job_id!r}; opdata jobs list shows the newest ones"
-    raise UnknownName(message)
+    raise _unknown(
+        job_id, f"Operator {owners[0].name} has no" if len(owners) == 1 else "There is no"
+    )
+
+
+def _unknown(job_id: str, whose: str) -> UnknownName:
+    return UnknownName(f"{whose} job {job_id!r}; opdata jobs list shows the newest ones")
 
 
 def _output(job: Job) -> dict[str, Any]:

@@ -30,8 +30,9 @@ from opdata.retention.parquet import ArchiveDamaged
 from opdata.retention.progress import Progress, Report
 from opdata.retention.run import Busy, Run
 from opdata.retention.survey import Due, Preview, preview
-from opdata.storage.archive import LeaseLost, Tally
+from opdata.storage.archive import Tally
 from opdata.storage.base import Store
+from opdata.storage.leases import LeaseLost
 
 app = App(
     name="retention",

@@ -44,6 +44,7 @@ class Answer(Struct, frozen=True):
     replayed: bool
     unsure: bool
     request_id: str | None = None
+    status: int = 200
 
 
 class Trouble(Struct, frozen=True):
@@ -133,7 +134,9 @@ class Exchange:
             and envelope.success
             and bytes(envelope.data)
         ):
-            return Answer(bytes(envelope.data), replayed, self.unsure, _request_id(response))
+            return Answer(
+                bytes(envelope.data), replayed, self.unsure, _request_id(response), status
+            )
         # An answer to this attempt says nothing of an earlier one, unless it is that one's.
         is_unknown = self._writes and self.unsure and not replayed
         context = self._context(response) | {"outcome_unknown": is_unknown}

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from opdata.client.account_calls import AsyncAccountCalls
 from opdata.client.batch_calls import AsyncBatchCalls
 from opdata.client.io import Clock, HttpTransport
+from opdata.client.job_calls import AsyncJobCalls
 from opdata.client.record_calls import AsyncRecordCalls
 from opdata.client.retry import Backoff
 from opdata.client.sending import Bounds
@@ -18,7 +19,7 @@ from opdata.client.target import Target
 from opdata.client.transport import AsyncTransport, OnWait
 
 
-class AsyncClient(AsyncBatchCalls, AsyncRecordCalls, AsyncAccountCalls):
+class AsyncClient(AsyncBatchCalls, AsyncJobCalls, AsyncRecordCalls, AsyncAccountCalls):
     """A client of one server with one operator's key. Use as an async context manager, and share it.
 
     `url` and `api_key` default to the environment's `OPDATA_URL` and `OPDATA_API_KEY`.

@@ -9,6 +9,7 @@ from opdata.client.calls import AsyncCalls
 from opdata.client.cutting import ENTITIES, EVENTS, STATES
 from opdata.client.io import Rows
 from opdata.client.items import EntityItem, EventItem, StateItem
+from opdata.client.queued import QueuedBatches
 from opdata.client.results import BatchResult, Chunk
 from opdata.client.sending import BatchSender, Order
 
@@ -24,6 +25,9 @@ class AsyncBatchCalls(AsyncCalls):
     A refused row never stops its neighbours: it is an `ItemError` with the row itself. A call sends
     under one `idempotency_key`, its own or the caller's. When an error ends it, repeating it with
     the same rows and the error's `idempotency_key` within 24 hours doubles nothing.
+
+    `send_…` returns when all is written, `queue_…` when the server has it on its disk as jobs to
+    work off later, in order (W30): `wait_for_batches` tells what became of the rows.
     """
 
     @property
@@ -191,3 +195,69 @@ class AsyncBatchCalls(AsyncCalls):
     ) -> AsyncGenerator[Chunk[Any], None]:
         """As `send_states`, but yields each chunk when it has been acknowledged, and keeps none."""
         return self._sender.stream(STATES, rows, to_item, Order(idempotency_key, dry_run))
+
+    @overload
+    async def queue_entities(
+        self, rows: Rows[EntityT], *, idempotency_key: str | None = ...
+    ) -> QueuedBatches[EntityT]: ...
+    @overload
+    async def queue_entities(
+        self,
+        rows: Rows[T],
+        *,
+        to_item: Callable[[T], EntityItem],
+        idempotency_key: str | None = ...,
+    ) -> QueuedBatches[T]: ...
+    async def queue_entities(
+        self,
+        rows: Rows[Any],
+        *,
+        to_item: Callable[[Any], EntityItem] | None = None,
+        idempotency_key: str | None = None,
+    ) -> QueuedBatches[Any]:
+        """Have entities created or replaced by jobs."""
+        return await self._sender.queue(ENTITIES, rows, to_item, idempotency_key)
+
+    @overload
+    async def queue_events(
+        self, rows: Rows[EventT], *, idempotency_key: str | None = ...
+    ) -> QueuedBatches[EventT]: ...
+    @overload
+    async def queue_events(
+        self,
+        rows: Rows[T],
+        *,
+        to_item: Callable[[T], EventItem],
+        idempotency_key: str | None = ...,
+    ) -> QueuedBatches[T]: ...
+    async def queue_events(
+        self,
+        rows: Rows[Any],
+        *,
+        to_item: Callable[[Any], EventItem] | None = None,
+        idempotency_key: str | None = None,
+    ) -> QueuedBatches[Any]:
+        """Have events appended by jobs; the entities may be queued before them."""
+        return await self._sender.queue(EVENTS, rows, to_item, idempotency_key)
+
+    @overload
+    async def queue_states(
+        self, rows: Rows[StateT], *, idempotency_key: str | None = ...
+    ) -> QueuedBatches[StateT]: ...
+    @overload
+    async def queue_states(
+        self,
+        rows: Rows[T],
+        *,
+        to_item: Callable[[T], StateItem],
+        idempotency_key: str | None = ...,
+    ) -> QueuedBatches[T]: ...
+    async def queue_states(
+        self,
+        rows: Rows[Any],
+        *,
+        to_item: Callable[[Any], StateItem] | None = None,
+        idempotency_key: str | None = None,
+    ) -> QueuedBatches[Any]:
+        """Have states set by jobs; the entities may be queued before them."""
+        return await self._sender.queue(STATES, rows, to_item, idempotency_key)

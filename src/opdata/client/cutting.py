@@ -10,13 +10,15 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import httpx2
 import msgspec
 from msgspec import Struct, field
 
 from opdata.client.answers import Answer
 from opdata.client.errors import ForeignAnswer, TooLarge
 from opdata.client.items import Unencodable, encode, has_own_key
-from opdata.client.results import Chunk, ItemError
+from opdata.client.queued import QueuedBatch
+from opdata.client.results import Chunk, ItemError, accounts_for
 
 T = TypeVar("T")
 
@@ -153,7 +155,12 @@ class BatchAnswer(Struct, rename="camel"):
     job_id: str | None = None
 
 
+class _Accepted(Struct, rename="camel"):
+    job_id: str
+
+
 _answers = msgspec.json.Decoder(BatchAnswer)
+_acceptances = msgspec.json.Decoder(_Accepted)
 
 
 class Tally(Struct, Generic[T]):
@@ -166,6 +173,7 @@ class Tally(Struct, Generic[T]):
     job_ids: list[str] = field(default_factory=list)
     answers: int = 0
     replayed: int = 0
+    queued: list[QueuedBatch[T]] = field(default_factory=list)
 
     def count(self, batch: Batch[T], answer: Answer) -> None:
         """Count the answer to a batch in. Raises `ForeignAnswer` when it does not add up (W21)."""
@@ -187,6 +195,22 @@ class Tally(Struct, Generic[T]):
             )
             for each in result.errors
         ]
+
+    def accept(self, batch: Batch[T], answer: Answer) -> None:
+        """Note the job that a batch is queued as (W30). Raises `ForeignAnswer` when there is none named.
+
+        A server may ignore what a client prefers (RFC 7240): what it did at once is counted in.
+        """
+        if answer.status != httpx2.codes.ACCEPTED:
+            self.count(batch, answer)
+            return
+        try:
+            job_id = _acceptances.decode(answer.data).job_id
+        except msgspec.DecodeError:
+            message = "The server's answer does not name the job that the batch is queued as"
+            raise ForeignAnswer(answer.status, "", message, outcome_unknown=True) from None
+        replayed = answer.replayed and not answer.unsure
+        self.queued.append(QueuedBatch(job_id, batch.positions, batch.rows, replayed))
 
     def refuse(self, batch: Batch[T], error: TooLarge) -> None:
         """Count in that the only item of a batch is too large by itself."""
@@ -233,12 +257,8 @@ def decode_answer(answer: Answer, items: int) -> BatchAnswer:
     except msgspec.DecodeError:
         message = "The server's answer is not that of a batch endpoint"
         raise ForeignAnswer(200, "", message, outcome_unknown=True) from None
-    indexes = {error.index for error in result.errors}
-    if not (
-        result.succeeded + result.failed == items
-        and len(indexes) == result.failed == len(result.errors)
-        and all(0 <= index < items for index in indexes)
-    ):
+    indexes = [error.index for error in result.errors]
+    if not accounts_for(items, result.succeeded, result.failed, indexes):
         message = "The server's answer does not account for every item of the batch"
         raise ForeignAnswer(200, "", message, outcome_unknown=True)
     return result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import httpx2
 
 if TYPE_CHECKING:
+    from opdata.client.queued import QueuedBatches
     from opdata.client.records import Job
     from opdata.client.results import BatchResult
 
@@ -40,6 +41,8 @@ class ClientError(Exception):
         self.outcome_unknown = outcome_unknown
         self.partial: BatchResult[Any] | None = None
         """What had been acknowledged when a batch call stopped; None for other calls."""
+        self.queued: QueuedBatches[Any] | None = None
+        """What had been queued when a call that queues batches stopped; None for other calls."""
 
     def __reduce__(self) -> tuple[Callable[..., ClientError], tuple[Any, ...]]:
         # Worker processes hand errors back pickled, and the arguments differ from class to class.

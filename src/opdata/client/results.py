@@ -14,6 +14,18 @@ T = TypeVar("T")
 _NAMED = 3
 
 
+def accounts_for(items: int, succeeded: int, failed: int, indexes: Sequence[int]) -> bool:
+    """Whether a result tells of each of so many items what became of it, and of no other (W21).
+
+    `indexes` are those of its errors.
+    """
+    return (
+        succeeded + failed == items
+        and len(set(indexes)) == failed == len(indexes)
+        and all(0 <= index < items for index in indexes)
+    )
+
+
 class ItemError(Struct, Generic[T], frozen=True):
     """Why a row was refused (W22). `row` is the object that was handed in."""
 

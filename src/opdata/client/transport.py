@@ -119,6 +119,7 @@ class AsyncTransport:
         params: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         content_encoding: str | None = None,
+        prefer: str | None = None,
         patience: Patience | None = None,
         repeatable: bool = True,
     ) -> Answer:
@@ -129,7 +130,7 @@ class AsyncTransport:
         """
         patience = patience or self._patience
         exchange = Exchange(self.url, idempotency_key=idempotency_key, writes=method != "GET")
-        headers = _headers(body, idempotency_key, content_encoding)
+        headers = _headers(body, idempotency_key, content_encoding, prefer)
         large = body if body is not None and len(body) > PIECE_BYTES else None
         if large is not None:
             headers["Content-Length"] = str(len(large))
@@ -208,7 +209,10 @@ class _Sent:
 
 
 def _headers(
-    body: bytes | None, idempotency_key: str | None, content_encoding: str | None
+    body: bytes | None,
+    idempotency_key: str | None,
+    content_encoding: str | None,
+    prefer: str | None,
 ) -> dict[str, str]:
     headers = {}
     if body is not None:
@@ -217,6 +221,8 @@ def _headers(
         headers["Idempotency-Key"] = idempotency_key
     if content_encoding is not None:
         headers["Content-Encoding"] = content_encoding
+    if prefer is not None:
+        headers["Prefer"] = prefer
     return headers
 
 

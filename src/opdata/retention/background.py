@@ -14,8 +14,8 @@ from opdata.retention.folder import Folder
 from opdata.retention.progress import Pace, Report
 from opdata.retention.rules import rules_of
 from opdata.retention.run import LEASE_MS, Busy, Run
-from opdata.storage.archive import Lease
 from opdata.storage.base import Store
+from opdata.storage.leases import Lease
 
 LONGEST_TURN_S: Final = 600.0
 """How often it is looked whether something is due: servers are restarted before a day is over."""

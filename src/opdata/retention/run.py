@@ -8,8 +8,6 @@ the database's time, and after each the run rests in proportion.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,7 +29,6 @@ from opdata.storage.archive import (
     ArchiveFile,
     EventKey,
     Kind,
-    Lease,
     OldEvent,
     OldState,
     Place,
@@ -41,6 +38,7 @@ from opdata.storage.archive import (
     payload_bytes,
 )
 from opdata.storage.base import Store
+from opdata.storage.leases import Lease, new_holder
 from opdata.storage.reads import ScanPage
 
 T = TypeVar("T")
@@ -85,7 +83,7 @@ class Run:
         self._show = show
         self._pace = pace or Pace()
         self._lease_ms = lease_ms
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._holder = new_holder()
         self._renewed_at = 0.0
         self._rested_at = 0.0
         self.report = Report(operator.name)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from opdata.errors import OpdataError
+from opdata.storage.leases import Lease
 from opdata.storage.reads import ScanPage
 
 Kind = Literal["events", "states"]
@@ -32,18 +32,6 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 
 Place: TypeAlias = tuple[Any, ...]
 """Where a walk has come to; only the store that gave it knows what it means."""
-
-
-class LeaseLost(OpdataError):
-    """Somebody else carries out this operator's retention by now; nothing was changed."""
-
-
-class Lease(Struct, frozen=True):
-    """The right to carry out an operator's retention, until `expires_at_ms` unless it is renewed."""
-
-    operator_id: int
-    holder: str
-    expires_at_ms: int
 
 
 class LeaseRecord(Struct, frozen=True):

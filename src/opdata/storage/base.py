@@ -32,6 +32,7 @@ from opdata.model import (
 from opdata.storage.archive import Archive
 from opdata.storage.audit import AuditLog
 from opdata.storage.data_keys import DataKeys
+from opdata.storage.queue import Queue
 from opdata.storage.reads import (
     EventPosition,
     EventQuery,
@@ -87,6 +88,7 @@ class Store(Protocol):
     archive: Archive
     audit: AuditLog
     data_keys: DataKeys
+    queue: Queue
 
     async def close(self) -> None:
         """Finish acknowledged work and release the database. Later calls raise `Unavailable`."""

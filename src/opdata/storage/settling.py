@@ -1,6 +1,7 @@
 """What becomes of each row of a write, once a store has looked up what is there already.
 
-The same on every store: entities that do not exist, idempotency keys that are taken (W23, W42).
+The same on every store: entities that do not exist, idempotency keys that are taken (W23, W42), queues that
+are full (W30).
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from opdata.storage.work import AppendEvents, EventColumns, Outcome, StateColumns
+from opdata.model import Job
+from opdata.storage.work import AppendEvents, EventColumns, Outcome, QueueBatch, StateColumns
 
 TakenKeys = Mapping[str, tuple[bytes, bytes | None]]
 """Idempotency keys of stored events, with the event's id and the fingerprint of its content."""
@@ -91,3 +93,20 @@ def settle_states(states: StateColumns, number_of: Mapping[str, int]) -> Settled
             accepted.append(position)
             numbers.append(number)
     return SettledStates(outcome, states.at(accepted), numbers)
+
+
+def queue_is_full(work: QueueBatch, count: int, size_bytes: int) -> str | None:
+    """Why an operator that has so many batches queued, of so many bytes, may not queue this one; None if it may."""
+    if count >= work.max_batches:
+        return f"{count} batches are queued, as many as may be. Nothing was written."
+    if count and size_bytes + len(work.payload) > work.max_bytes:
+        return (
+            f"The batches that are queued have {size_bytes} bytes; with this one they would have more than "
+            f"{work.max_bytes}. Nothing was written."
+        )
+    return None
+
+
+def job_is_done(job: Job) -> str:
+    """Why a job cannot be ended."""
+    return f"The job is {job.status} already"

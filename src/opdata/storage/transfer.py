@@ -88,6 +88,16 @@ TABLES: Final = (
         bulky=("output", "error"),
     ),
     Table(
+        "queued_batches",
+        (
+            *("operator_id", "job_id", "queue_no", "template_id", "ndjson", "item_count"),
+            *("size_bytes", "accepted_at_ms", "payload"),
+        ),
+        bulky=("payload",),
+    ),
+    Table("queued_erasures", ("operator_id", "job_id", "external_id")),
+    Table("queue_heads", ("operator_id", "holder", "expires_at_ms", "job_id", "position")),
+    Table(
         "idempotency_records",
         (
             *("operator_id", "idempotency_key", "method", "path", "fingerprint", "status"),

@@ -14,7 +14,15 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import astuple
 
 from opdata.audit import Entry
-from opdata.model import Erasure, ItemCode, JobType, OperatorSettings, RetentionPolicy
+from opdata.model import (
+    Erasure,
+    ItemCode,
+    Job,
+    JobError,
+    JobType,
+    OperatorSettings,
+    RetentionPolicy,
+)
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 """How long an idempotency record answers (W40)."""
@@ -32,6 +40,8 @@ class Reply(Struct, frozen=True):
     replay: Reply | None = None
     job_output: str | None = None
     replayed: bool = False
+    headers: Sequence[tuple[str, str]] = ()
+    """Of this answer alone; no idempotency record has them."""
 
 
 class Claim(Struct, frozen=True):
@@ -207,16 +217,37 @@ class ChangeSettings(Struct, frozen=True):
     retention_policy: RetentionPolicy | UnsetType | None = UNSET
 
 
-Work = (
-    UpsertEntities
-    | AppendEvents
-    | SetStates
-    | DeleteEntity
-    | AdoptErasures
-    | PlaceHold
-    | LiftHold
-    | ChangeSettings
-)
+class QueueBatch(Struct, frozen=True):
+    """Queue a batch that is worked off later, and its job, which is `queued` (W30).
+
+    `payload` is the body as it was sent, sealed, of `item_count` items, `template_id` what they are checked
+    against. Raises `Busy` when the operator has `max_batches` queued, or with this one more than `max_bytes`
+    of payload, unless it is alone.
+    """
+
+    job_id: str
+    type: JobType
+    template_id: str
+    ndjson: bool
+    item_count: int
+    payload: bytes
+    max_batches: int
+    max_bytes: int
+
+
+class EndJob(Struct, frozen=True):
+    """End a job that is queued or under way: cancelled, or failed where there is an `error` (W30).
+
+    The outcome has the job; refused as `NOT_FOUND` when the operator has none of that id. Raises `Conflict`
+    when it is done already. Nothing of it is written once this is committed.
+    """
+
+    job_id: str
+    error: JobError | None = None
+
+
+Administration = DeleteEntity | AdoptErasures | PlaceHold | LiftHold | ChangeSettings
+Work = UpsertEntities | AppendEvents | SetStates | QueueBatch | EndJob | Administration
 
 
 class Outcome(Struct):
@@ -235,6 +266,8 @@ class Outcome(Struct):
     settings: OperatorSettings | None = None
     held: bool = False
     """`DeleteEntity` found the entity under a legal hold."""
+    job: Job | None = None
+    """The job that an `EndJob` has ended."""
 
 
 class Write(Struct, frozen=True):

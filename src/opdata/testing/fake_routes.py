@@ -13,9 +13,11 @@ from msgspec.structs import asdict, replace
 from opdata.client.records import ApiKey, NewApiKey, StoredEntity, StoredEvent
 from opdata.testing.fake_answers import Reply, error, loose, success
 from opdata.testing.fake_items import moment
+from opdata.testing.fake_jobs import FakeQueue, Kind
 from opdata.testing.fake_store import FakeStore, Refuse, now
 
-_MAX_ITEMS = {"entities": 1_000, "events": 5_000, "states": 1_000}
+BASE_PATH = "/operator-data-api"
+_MAX_ITEMS: dict[Kind, int] = {"entities": 1_000, "events": 5_000, "states": 1_000}
 _NO_ENTITY = error(404, "NOT_FOUND", "Entity not found")
 _STATUSES = {"NOT_FOUND": 404, "DUPLICATE_CONFLICT": 409, "VALIDATION_FAILED": 400}
 _SCOPES = ["read", "ingest", "admin"]
@@ -30,6 +32,8 @@ class Call(Struct, frozen=True):
     segments: list[str]
     params: dict[str, str]
     body: bytes
+    respond_async: bool = False
+    """Whether a batch is to be worked off later (W30)."""
 
     @property
     def dry_run(self) -> bool:
@@ -44,6 +48,7 @@ class Routes:
         self, store: FakeStore, refuse: Refuse, personal: frozenset[str], template_id: str | None
     ) -> None:
         self._store = store
+        self.queue = FakeQueue(store, refuse)
         self._refuse = refuse
         self._personal = personal
         self._settings: dict[str, Any] = {
@@ -66,9 +71,8 @@ class Routes:
                     if wanted[0] in (None, job.status) and wanted[1] in (None, job.type)
                 ]
                 return _page(jobs, call)
-            case "GET", ["batch", "jobs", job_id]:
-                job = self._store.jobs.get(job_id)
-                return success(job) if job else error(404, "NOT_FOUND", "Job not found")
+            case (("GET" | "DELETE"), ["batch", "jobs", job_id]):
+                return self._job(job_id, cancel=call.method == "DELETE")
             case _, ["entities", *_]:
                 return self._entities(call)
             case "GET", ["events"]:
@@ -86,7 +90,18 @@ class Routes:
                 return self._account(call)
         return error(404, "NOT_FOUND", "Not found")
 
-    def _batch(self, kind: str, call: Call) -> Reply:
+    def _job(self, job_id: str, *, cancel: bool) -> Reply:
+        job = self._store.jobs.get(job_id)
+        if job is None:
+            return error(404, "NOT_FOUND", "Job not found")
+        if not cancel:
+            return success(job)
+        cancelled = self.queue.cancel(job)
+        if cancelled is None:
+            return error(409, "CONFLICT", f"The job is {job.status} already")
+        return success(cancelled)
+
+    def _batch(self, kind: Kind, call: Call) -> Reply:
         items, most = loose(call.body), _MAX_ITEMS[kind]
         if not isinstance(items, list):
             return error(
@@ -97,6 +112,8 @@ class Routes:
             return error(400, "INVALID_INPUT", message)
         if self._settings["template"] is None:
             return _no_template()
+        if call.respond_async and not call.dry_run:
+            return _accepted(self.queue.accept(kind, items))
         output = self._store.ingest(kind, items, self._refuse, dry_run=call.dry_run)
         data: dict[str, Any] = {}
         if kind == "entities" and not call.dry_run:
@@ -125,11 +142,16 @@ class Routes:
             case "PUT", [name, "state", key]:
                 return self._put_state(name, key, call)
             case "DELETE", [name]:
-                deleted = {"externalId": name, "deleted": True}
-                return success(deleted) if self._store.delete(name) else _NO_ENTITY
+                return self._erase(name)
             case "GET", [name, *below] if name in self._store.entities:
                 return self._of_entity(name, below, call)
         return _NO_ENTITY
+
+    def _erase(self, name: str) -> Reply:
+        if not self._store.delete(name):
+            return _NO_ENTITY
+        self.queue.erased(name)
+        return success({"externalId": name, "deleted": True})
 
     def _of_entity(self, name: str, below: list[str], call: Call) -> Reply:
         states = {key: one for (of, key), one in sorted(self._store.states.items()) if of == name}
@@ -233,6 +255,14 @@ class Routes:
             for name, value in entity.data.items()
         }
         return replace(entity, data=data)
+
+
+def _accepted(job_id: str) -> Reply:
+    headers = {
+        "Preference-Applied": "respond-async",
+        "Location": f"{BASE_PATH}/batch/jobs/{job_id}",
+    }
+    return replace(success({"jobId": job_id, "status": "queued"}, 202), headers=headers)
 
 
 def _template(template_id: str | None) -> dict[str, str] | None:

@@ -23,11 +23,10 @@ from opdata.client.records import StoredEntity, StoredEvent, StoredState
 from opdata.client.sync.client import Client
 from opdata.testing.clock import VirtualTime
 from opdata.testing.fake_answers import Reply, error, html, loose
-from opdata.testing.fake_routes import Call, Routes
+from opdata.testing.fake_routes import BASE_PATH, Call, Routes
 from opdata.testing.fake_store import FakeStore, Refuse
 
 URL = "http://opdata.test"
-_BASE = "/operator-data-api"
 _CODES = {409: "CONFLICT", 429: "RATE_LIMITED", 500: "INTERNAL_ERROR", 503: "UNAVAILABLE"}
 
 
@@ -43,6 +42,8 @@ class Received(Struct, frozen=True):
     body: Any
     idempotency_key: str | None
     compressed: bool
+    respond_async: bool
+    """Whether the batch was to be worked off later (W30)."""
     status: int
 
 
@@ -51,6 +52,8 @@ Fault = Callable[[Callable[[], Reply]], Reply]
 
 class FakeServer:
     """Make clients of it with `client()` and `async_client()`; `time` is theirs and takes no time.
+
+    What a client queues is worked off right after it was accepted, unless `hold_jobs` was called.
 
     `refuse` stands for the template: given the kind (`entities`, `events`, `states`) and an item, it
     says why the item is refused. `personal_fields` read `"[encrypted]"` in listings of entities.
@@ -77,6 +80,7 @@ class FakeServer:
             self._store, refuse or (lambda _kind, _item: None), personal_fields, template_id
         )
         self._faults: deque[Fault] = deque()
+        self._holds_jobs = False
         self._kept: dict[tuple[str, str, str], tuple[bytes, Reply]] = {}
         self._lock = threading.Lock()
 
@@ -127,6 +131,15 @@ class FakeServer:
         """Let the next requests not even connect."""
         self._faults.extend([_refuse_connection] * times)
 
+    def hold_jobs(self) -> None:
+        """Leave what is queued from now on to `work_off`."""
+        self._holds_jobs = True
+
+    def work_off(self, items: int | None = None) -> None:
+        """Work off what is queued, in order: all of it, or so many items, and leave a job processing."""
+        with self._lock:
+            self._routes.queue.work_off(items)
+
     def change_jobs(self, *jobs: Any) -> None:
         """Put job records in place, such as one that is still processing."""
         self._store.jobs.update({job.id: job for job in jobs})
@@ -135,21 +148,25 @@ class FakeServer:
         body = request.read()
         compressed = request.headers.get("Content-Encoding") == "gzip"
         plain = gzip.decompress(body) if compressed else body
+        respond_async = _prefers_async(request.headers)
         with self._lock:
             fault = self._faults.popleft() if self._faults else _no_fault
             status = 0
             try:
-                reply = fault(lambda: self._answer(request, plain))
+                reply = fault(lambda: self._answer(request, plain, respond_async=respond_async))
                 status = reply.status
             finally:
+                if not self._holds_jobs:
+                    self._routes.queue.work_off()
                 self.requests.append(
                     Received(
                         request.method,
-                        request.url.path.removeprefix(_BASE),
+                        request.url.path.removeprefix(BASE_PATH),
                         dict(request.url.params),
                         loose(plain),
                         request.headers.get("Idempotency-Key"),
                         compressed,
+                        respond_async,
                         status,
                     )
                 )
@@ -160,7 +177,7 @@ class FakeServer:
             headers={"Content-Type": reply.media_type, "X-Request-Id": request_id, **reply.headers},
         )
 
-    def _answer(self, request: httpx2.Request, body: bytes) -> Reply:
+    def _answer(self, request: httpx2.Request, body: bytes, *, respond_async: bool) -> Reply:
         raw_path = request.url.raw_path.decode().partition("?")[0]
         if raw_path == "/readyz":
             return Reply(200, b'{"status":"ready"}')
@@ -170,8 +187,10 @@ class FakeServer:
             sizes = f"The body has {len(body):,} bytes; the limit is {self.max_body_bytes:,}"
             return error(413, "PAYLOAD_TOO_LARGE", sizes)
         params = dict(request.url.params)
-        segments = [unquote(part) for part in raw_path.removeprefix(_BASE).strip("/").split("/")]
-        call = Call(request.method, segments, params, body)
+        segments = [
+            unquote(part) for part in raw_path.removeprefix(BASE_PATH).strip("/").split("/")
+        ]
+        call = Call(request.method, segments, params, body, respond_async)
         key = request.headers.get("Idempotency-Key")
         if key is None or call.dry_run or segments[0] == "api-keys" or call.method == "GET":
             return self._routes.answer(call)
@@ -192,6 +211,12 @@ class FakeServer:
         if reply.is_kept:
             self._kept[scope] = call.body, reply
         return reply
+
+
+def _prefers_async(headers: httpx2.Headers) -> bool:
+    """Whether a preference is `respond-async`, whatever others there are (RFC 7240)."""
+    preferences = headers.get_list("Prefer", split_commas=True)
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
 
 
 def _no_fault(execute: Callable[[], Reply]) -> Reply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,8 @@ from opdata.testing.fake_items import moment, problems_of, usable_id
 
 Problem = tuple[str, str]
 """The code of a refused item, and the message."""
+_ERASED_SINCE: Problem = ("NOT_FOUND", "The entity was erased after this batch was accepted")
+_NOTHING = JobOutput(0, 0, [])
 Refuse = Callable[[str, dict[str, Any]], str | None]
 """Given the kind and an item: why it breaks the template, None when it does not."""
 
@@ -36,28 +38,47 @@ class FakeStore:
         self.jobs: dict[str, Job] = {}
         self._event_of_key: dict[str, tuple[str, tuple[Any, ...]]] = {}
 
-    def ingest(self, kind: str, items: list[Any], refuse: Refuse, *, dry_run: bool) -> JobOutput:
-        """Take what is right of a batch, in order; tell what is not (W21–W24)."""
+    def ingest(
+        self,
+        kind: str,
+        items: list[Any],
+        refuse: Refuse,
+        *,
+        dry_run: bool = False,
+        before: JobOutput = _NOTHING,
+        erased: Collection[str] = (),
+    ) -> JobOutput:
+        """Take what is right of a batch, in order; tell what is not (W21–W24).
+
+        `before` is the output of the items of the same batch before these, `erased` as for `take`.
+        """
         store = deepcopy(self) if dry_run else self
-        errors: list[JobItemError] = []
-        duplicates = 0
-        for index, item in enumerate(items):
-            outcome = store.take(kind, item, refuse)
+        errors = [*before.errors]
+        duplicates = before.duplicates
+        done = before.succeeded + before.failed
+        for index, item in enumerate(items, done):
+            outcome = store.take(kind, item, refuse, erased)
             if outcome == "duplicate":
                 duplicates += 1
             elif isinstance(outcome, tuple):
                 errors.append(JobItemError(index, usable_id(item), *outcome))
-        return JobOutput(len(items) - len(errors), len(errors), errors, duplicates)
+        return JobOutput(done + len(items) - len(errors), len(errors), errors, duplicates)
 
-    def take(self, kind: str, item: Any, refuse: Refuse) -> Problem | str:
-        """Take one item: a problem, `duplicate`, or the id of what was written."""
+    def take(
+        self, kind: str, item: Any, refuse: Refuse, erased: Collection[str] = ()
+    ) -> Problem | str:
+        """Take one item: a problem, `duplicate`, or the id of what was written.
+
+        No entity is made of those `erased` since their batch was accepted.
+        """
         problems = problems_of(kind, item)
         if isinstance(item, dict) and (broken := refuse(kind, item)):
             problems.append(broken)
         if problems:
             return "VALIDATION_FAILED", "; ".join(problems)
         if kind == "entities":
-            return self._upsert(item)
+            gone = item["externalId"] in erased
+            return _ERASED_SINCE if gone else self._upsert(item)
         if item["externalId"] not in self.entities:
             return "NOT_FOUND", "Entity not found"
         return self._append(item) if kind == "events" else self._set(item)

@@ -12,11 +12,11 @@ from operator import attrgetter
 from typing import Any, Final, Generic, TypeGuard, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
 from opdata.errors import InvalidInput
-from opdata.model import MASK, MAX_EXTERNAL_ID_CHARS
-from opdata.wire.schema import EntityItem, EventItem, StateItem
+from opdata.model import MASK, MAX_EXTERNAL_ID_CHARS, BatchResult, ItemError
+from opdata.wire.schema import BatchOut, EntityItem, EventItem, StateItem
 from opdata.wire.text import (
     MAX_MEMBERS,
     check_body,
@@ -262,6 +262,16 @@ def state_members(body: bytes) -> dict[str, Raw]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise malformed_json(error) from None
     return {"value": value}
+
+
+def batch_output(text: str) -> BatchResult:
+    """The result that `encode.batch_output` has written."""
+    output = msgspec.json.decode(text, type=BatchOut)
+    return BatchResult(
+        output.succeeded,
+        [ItemError(one.index, one.externalId, one.code, one.message) for one in output.errors],
+        0 if output.duplicates is UNSET else output.duplicates,
+    )
 
 
 def id_problem(name: str, text: str, max_chars: int = MAX_EXTERNAL_ID_CHARS) -> str | None:

@@ -214,6 +214,13 @@ class EntityBatchOut(Struct):
     dryRun: bool | UnsetType = UNSET
 
 
+class JobQueued(Struct):
+    """A batch that was accepted, and will be worked off as that job (W30)."""
+
+    jobId: str
+    status: Literal["queued"] = "queued"
+
+
 class JobOut(Struct):
     """A batch's record (W29). `output` is null until there is a result."""
 

@@ -157,6 +157,8 @@ def test_an_endpoint_documents_its_parameters(openapi: Json, endpoint: Endpoint)
         expected |= {("query", field.encode_name) for field in fields}
     if endpoint.idempotent:
         expected.add(("header", "Idempotency-Key"))
+    if 202 in endpoint.answers:
+        expected.add(("header", "Prefer"))
     assert found == expected
 
 

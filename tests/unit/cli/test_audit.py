@@ -113,11 +113,19 @@ RECORDED_ELSEWHERE = {"crypto rotate", "retention run", "serve"}
 READING = {
     *("audit list", "audit verify", "backup create", "backup verify", "completion", "copy"),
     *("crypto status", "db check", "db distribute", "db migrate", "doctor", "erasures export"),
-    *("erasures list", "holds list", "jobs list", "jobs show", "keys list", "openapi"),
-    *("operators list", "retention preview", "retention verify"),
+    *(
+        "erasures list",
+        "holds list",
+        "jobs cancel",
+        "jobs list",
+        "jobs show",
+        "jobs watch",
+        "keys list",
+    ),
+    *("openapi", "operators list", "retention preview", "retention verify"),
 }
 """Commands that do nothing with keys, settings or personal data that is to be recorded."""
-SENDING = {"load", "export", "verify", "jobs watch", "get"}
+SENDING = {"load", "export", "verify", "get"}
 """Commands that go through a server, which records what they do."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.cli.conftest import Run, add_job
+from opdata.cli import jobs as jobs_command
+from tests.unit.cli.conftest import Run, add_job, connected, rows_of
 
 REFUSED = {
     "index": 1,
@@ -121,3 +124,153 @@ def test_jobs_with_long_outputs_are_listed_as_many_as_asked_for(run: Run, databa
     listed = run("jobs", "list", "--json", "--limit", "6").json
 
     assert [job["id"] for job in listed] == made[:0:-1]
+
+
+@pytest.fixture
+def change(database: Path) -> Callable[..., None]:
+    """Make of a job what a server would that works it off."""
+
+    def change_job(job_id: str, status: str, progress: int, output: Any = None) -> None:
+        completed_at_ms = 1_775_476_800_000 if status in ("completed", "cancelled") else None
+        with connected(database) as connection:
+            connection.execute(
+                "UPDATE jobs SET status = ?, progress = ?, output = ?, completed_at_ms = ? "
+                "WHERE job_id = ?",
+                (status, progress, output and json.dumps(output), completed_at_ms, job_id),
+            )
+
+    return change_job
+
+
+def test_a_job_that_waits_has_no_counts_and_one_at_work_those_it_has_so_far(
+    run: Run, jobs: tuple[str, str, str], change: Callable[..., None]
+) -> None:
+    change(jobs[0], "processing", 40, PARTLY)
+    change(jobs[1], "queued", 0)
+
+    of_status = {
+        status: run("jobs", "list", "--status", status).out.splitlines()[1].split()[3:8]
+        for status in ("queued", "processing")
+    }
+    assert of_status["queued"] == ["queued", "0", "%", "-", "-"]
+    assert of_status["processing"] == ["processing", "40", "%", "1", "1"]
+
+    shown = run("jobs", "show", jobs[0]).out
+    assert "Status     processing, 40 %\n" in shown
+    assert "Completed  -\n" in shown
+
+
+def test_watching_a_job_shows_it_once_it_is_done(
+    run: Run,
+    jobs: tuple[str, str, str],
+    change: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change(jobs[1], "queued", 0)
+    steps = iter([("processing", 50, WHOLLY), ("completed", 100, WHOLLY)])
+
+    async def pause() -> None:
+        change(jobs[1], *next(steps))
+
+    monkeypatch.setattr(jobs_command, "_pause", pause)
+    ran = run("jobs", "watch", jobs[1])
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "Status     completed, 100 %\n" in ran.out
+    assert ran.out.count("Status") == 1
+    assert next(steps, None) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "code"),
+    [("completed", WHOLLY, 0), ("completed", PARTLY, 1), ("cancelled", WHOLLY, 1)],
+)
+def test_how_a_job_ended_is_the_exit_code_of_watching_it(
+    run: Run,
+    jobs: tuple[str, str, str],
+    change: Callable[..., None],
+    status: str,
+    output: Any,
+    code: int,
+) -> None:
+    change(jobs[0], status, 100, output)
+
+    ran = run("jobs", "watch", jobs[0], "--json")
+
+    assert (ran.code, ran.json["status"], ran.json["output"]) == (code, status, output)
+
+
+def test_who_stops_watching_does_not_stop_the_job(
+    run: Run,
+    database: Path,
+    jobs: tuple[str, str, str],
+    change: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change(jobs[0], "processing", 40, PARTLY)
+
+    async def pause() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs_command, "_pause", pause)
+    ran = run("jobs", "watch", jobs[0])
+
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err == "opdata: interrupted; the job goes on\n"
+    assert rows_of(database, f"SELECT status FROM jobs WHERE job_id = '{jobs[0]}'") == [
+        ("processing",)
+    ]
+
+
+def test_a_cancelled_job_says_what_it_had_written(
+    run: Run, database: Path, jobs: tuple[str, str, str], change: Callable[..., None]
+) -> None:
+    change(jobs[0], "processing", 40, PARTLY)
+    change(jobs[2], "queued", 0)
+
+    begun = run("jobs", "cancel", jobs[0], "--operator", "default")
+    unbegun = run("jobs", "cancel", jobs[2], "--json")
+
+    assert begun == (
+        0,
+        f"Cancelled {jobs[0]} of operator default.\n",
+        "Before that 1 items succeeded and 1 failed.\n",
+    )
+    assert (unbegun.json["status"], unbegun.json["operator"]) == ("cancelled", "acme")
+    assert unbegun.json["completed_at"] is not None
+    assert rows_of(
+        database, "SELECT job_id, status, progress FROM jobs ORDER BY created_at_ms"
+    ) == [
+        (jobs[0], "cancelled", 40),
+        (jobs[1], "completed", 100),
+        (jobs[2], "cancelled", 0),
+    ]
+
+
+def test_a_job_that_is_done_cannot_be_cancelled(
+    run: Run, database: Path, jobs: tuple[str, str, str], change: Callable[..., None]
+) -> None:
+    change(jobs[0], "cancelled", 40, PARTLY)
+    before = rows_of(database, "SELECT * FROM jobs")
+
+    for job_id in jobs[:2]:
+        ran = run("jobs", "cancel", job_id)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("opdata: ")
+
+    assert rows_of(database, "SELECT * FROM jobs") == before
+
+
+def test_another_operators_job_is_not_cancelled(
+    run: Run, database: Path, jobs: tuple[str, str, str], change: Callable[..., None]
+) -> None:
+    change(jobs[2], "queued", 0)
+    assert run("jobs", "cancel", jobs[2], "--operator", "default").code == 2
+    assert rows_of(database, "SELECT count(*) FROM jobs WHERE status = 'queued'") == [(1,)]
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel"])
+def test_an_unknown_job_is_a_usage_error(run: Run, database: Path, command: str) -> None:
+    ran = run("jobs", command, "job_0000000000000000")
+    assert (ran.code, ran.out) == (2, "")
+    assert "opdata jobs list" in ran.err

@@ -158,6 +158,9 @@ def blocking(client: Client) -> None:
     reveal_type(client.send_entities([Entity(entity_type="p", external_id="1", data={})]).errors)
     for chunk in client.stream_events(map(as_event, rows), concurrency=4):
         reveal_type(chunk.rows)
+    queued = client.queue_events(rows, to_item=as_event)
+    reveal_type(queued.batches[0].rows)
+    reveal_type(client.wait_for_batches(queued))
     reveal_type(client.list_entities().items)
     reveal_type(client.get_settings().template)
     for event in client.iter_events("p1"):
@@ -202,6 +205,8 @@ def test_a_strict_type_checker_knows_every_call_from_outside(tmp_path: Path) -> 
         f"opdata.client.results.BatchResult[{row}]",
         "list[opdata.client.results.ItemError[opdata.client.items.Entity]]",
         "typing.Sequence[opdata.client.items.Event]",
+        f"typing.Sequence[{row}]",
+        f"opdata.client.results.BatchResult[{row}]",
         "list[opdata.client.records.StoredEntity]",
         "opdata.client.records.TemplateRef | None",
         "datetime.datetime",

@@ -1,87 +1,30 @@
 # Made from opdata/client/account_calls.py by tools/generate_sync.py: edit that, then make sync-client.
-"""The calls for jobs, templates, settings and API keys."""
+"""The calls for templates, settings and API keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
 from opdata.client import records
-from opdata.client.errors import JobFailed, JobNotDone
 from opdata.client.items import encode, require_aware
 from opdata.client.records import (
     ApiKey,
-    Job,
-    JobStatus,
-    JobType,
     NewApiKey,
-    Page,
     RetentionPolicy,
     Scope,
     Settings,
     SettingsChange,
     Template,
 )
-from opdata.client.sync.calls import MAX_PAGE_ITEMS, Calls
-
-_FIRST_POLL_S: Final = 0.1
-_SLOWEST_POLL_S: Final = 2.0
+from opdata.client.sync.calls import Calls
 
 
 class AccountCalls(Calls):
     """What belongs to the operator rather than to its players."""
-
-    def get_job(self, job_id: str) -> Job:
-        """A batch's record (W29)."""
-        return self._read(records.JOB, f"/batch/jobs/{job_id}")
-
-    def wait_for_job(self, job_id: str, *, timeout_s: float = 300.0) -> Job:
-        """Ask until the job is completed. Raises `JobFailed`, `JobNotDone` after `timeout_s` seconds.
-
-        Each question has the client's own deadline, which may end later.
-        """
-        patience = self._transport.deadline(timeout_s)
-        wait_s = _FIRST_POLL_S
-        while True:
-            job = self.get_job(job_id)
-            if job.status == "completed":
-                return job
-            if job.is_done:
-                why = f": {job.error.code}: {job.error.message}" if job.error else ""
-                raise JobFailed(f"Job {job_id} is {job.status}{why}", job)
-            left_s = patience.left_s()
-            if left_s <= 0:
-                message = f"Job {job_id} is still {job.status} after {timeout_s:g} s"
-                raise JobNotDone(message, job)
-            self._transport.sleep(min(wait_s, left_s))
-            wait_s = min(2 * wait_s, _SLOWEST_POLL_S)
-
-    def list_jobs(
-        self,
-        *,
-        status: JobStatus | None = None,
-        job_type: JobType | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[Job]:
-        """A page of jobs, newest first."""
-        params = {"status": status, "type": job_type, "limit": str(limit), "cursor": cursor}
-        return self._read(records.JOBS, "/batch/jobs", params)
-
-    def iter_jobs(
-        self, *, status: JobStatus | None = None, job_type: JobType | None = None
-    ) -> Iterator[Job]:
-        """All jobs, newest first."""
-
-        def page_at(cursor: str | None) -> Page[Job]:
-            return self.list_jobs(
-                status=status, job_type=job_type, limit=MAX_PAGE_ITEMS, cursor=cursor
-            )
-
-        return self._pages(page_at)
 
     def list_templates(self) -> list[Template]:
         """The templates that the server knows."""

@@ -13,13 +13,14 @@ from opdata.client.retry import Backoff
 from opdata.client.sync.account_calls import AccountCalls
 from opdata.client.sync.batch_calls import BatchCalls
 from opdata.client.sync.io import Clock, HttpTransport
+from opdata.client.sync.job_calls import JobCalls
 from opdata.client.sync.record_calls import RecordCalls
 from opdata.client.sync.sending import Bounds
 from opdata.client.sync.transport import OnWait, Transport
 from opdata.client.target import Target
 
 
-class Client(BatchCalls, RecordCalls, AccountCalls):
+class Client(BatchCalls, JobCalls, RecordCalls, AccountCalls):
     """A client of one server with one operator's key. Use as a context manager, and share it.
 
     `url` and `api_key` default to the environment's `OPDATA_URL` and `OPDATA_API_KEY`.

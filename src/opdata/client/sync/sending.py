@@ -12,6 +12,7 @@ from opdata.client.answers import Answer
 from opdata.client.compression import gzipped
 from opdata.client.cutting import Batch, BatchKind, Cutter, Draft, Tally, call_key
 from opdata.client.errors import ClientError, TooLarge
+from opdata.client.queued import QueuedBatches
 from opdata.client.results import BatchResult, Chunk
 from opdata.client.sync.io import Rows, each, in_window
 from opdata.client.sync.transport import Transport
@@ -72,7 +73,7 @@ class BatchSender:
         key = None if order.dry_run else call_key(order.idempotency_key)
 
         def deliver(draft: Draft[T]) -> Chunk[T]:
-            return self._deliver(kind, draft, key)
+            return (self._deliver(kind, draft, key)).chunk()
 
         drafts = self._drafts(kind, rows, to_item)
         if order.concurrency == 1:
@@ -80,6 +81,29 @@ class BatchSender:
                 yield deliver(draft)
         else:
             yield from in_window(drafts, deliver, order.concurrency)
+
+    def queue(
+        self,
+        kind: BatchKind,
+        rows: Rows[T],
+        to_item: Callable[[T], Any] | None,
+        idempotency_key: str | None,
+    ) -> QueuedBatches[T]:
+        """Send all rows to be worked off later, each request when the one before has been accepted.
+
+        The server works off in the order it accepted (W30). A `ClientError` has what was accepted
+        before it in `queued`.
+        """
+        key = call_key(idempotency_key)
+        queued = QueuedBatches[T]()
+        try:
+            for draft in self._drafts(kind, rows, to_item):
+                tally = self._deliver(kind, draft, key, respond_async=True)
+                queued.add(tally.chunk(), tally.queued)
+        except ClientError as error:
+            error.queued = queued
+            raise
+        return queued
 
     def _drafts(
         self, kind: BatchKind, rows: Rows[T], to_item: Callable[[T], Any] | None
@@ -94,13 +118,16 @@ class BatchSender:
         if rest is not None:
             yield rest
 
-    def _deliver(self, kind: BatchKind, draft: Draft[T], key: str | None) -> Chunk[T]:
+    def _deliver(
+        self, kind: BatchKind, draft: Draft[T], key: str | None, *, respond_async: bool = False
+    ) -> Tally[T]:
         tally = Tally(draft)
         waiting = [draft.batch] if draft.batch.items else []
         while waiting:
             part = waiting.pop()
             try:
-                answer = self._post(kind, part, key)
+                answer = self._post(kind, part, key, respond_async=respond_async)
+                (tally.accept if respond_async else tally.count)(part, answer)
             except TooLarge as error:
                 # What may have been stored as a whole must not be stored again in halves.
                 if key is not None and error.outcome_unknown and not kind.may_repeat(part.items):
@@ -114,11 +141,11 @@ class BatchSender:
                 # The key of the whole call: repeated under it, every chunk meets its own again.
                 error.idempotency_key = key
                 raise
-            else:
-                tally.count(part, answer)
-        return tally.chunk()
+        return tally
 
-    def _post(self, kind: BatchKind, batch: Batch[T], key: str | None) -> Answer:
+    def _post(
+        self, kind: BatchKind, batch: Batch[T], key: str | None, *, respond_async: bool
+    ) -> Answer:
         body = batch.body()
         threshold = self._bounds.compress_above_bytes
         compress = threshold is not None and len(body) > threshold
@@ -130,5 +157,6 @@ class BatchSender:
             params={"dryRun": "true"} if key is None else None,
             idempotency_key=None if key is None else f"{key}-{batch.label}",
             content_encoding="gzip" if compress else None,
+            prefer="respond-async" if respond_async else None,
             patience=self._transport.deadline(self._bounds.deadline_s),
         )

@@ -127,6 +127,7 @@ class Transport:
         params: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         content_encoding: str | None = None,
+        prefer: str | None = None,
         patience: Patience | None = None,
         repeatable: bool = True,
     ) -> Answer:
@@ -137,7 +138,7 @@ class Transport:
         """
         patience = patience or self._patience
         exchange = Exchange(self.url, idempotency_key=idempotency_key, writes=method != "GET")
-        headers = _headers(body, idempotency_key, content_encoding)
+        headers = _headers(body, idempotency_key, content_encoding, prefer)
         large = body if body is not None and len(body) > PIECE_BYTES else None
         if large is not None:
             headers["Content-Length"] = str(len(large))
@@ -216,7 +217,10 @@ class _Sent:
 
 
 def _headers(
-    body: bytes | None, idempotency_key: str | None, content_encoding: str | None
+    body: bytes | None,
+    idempotency_key: str | None,
+    content_encoding: str | None,
+    prefer: str | None,
 ) -> dict[str, str]:
     headers = {}
     if body is not None:
@@ -225,6 +229,8 @@ def _headers(
         headers["Idempotency-Key"] = idempotency_key
     if content_encoding is not None:
         headers["Content-Encoding"] = content_encoding
+    if prefer is not None:
+        headers["Prefer"] = prefer
     return headers
 
 

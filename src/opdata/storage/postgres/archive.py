@@ -13,8 +13,6 @@ from opdata.storage.archive import (
     WALKED,
     ArchiveFile,
     EventKey,
-    Lease,
-    LeaseLost,
     LeaseRecord,
     OldEvent,
     OldState,
@@ -25,6 +23,7 @@ from opdata.storage.archive import (
     Tally,
     payload_bytes,
 )
+from opdata.storage.leases import Lease, LeaseLost
 from opdata.storage.postgres.connection import SQL, Connection
 from opdata.storage.postgres.database import Database, Transaction
 from opdata.storage.reads import ScanPage

@@ -15,6 +15,7 @@ DISTRIBUTED: Final = (
     *("operators", "entities", "events", "event_keys", "states", "jobs"),
     *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
     *("audit_log", "audit_locks", "data_keys", "archive_files", "retention_leases"),
+    *("queued_batches", "queued_erasures", "queue_heads"),
 )
 """Split by operator; all of an operator's rows are on one node. The first decides where."""
 ON_EVERY_NODE: Final = ("api_keys",)

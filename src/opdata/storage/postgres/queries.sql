@@ -176,12 +176,13 @@ WHERE o.operator_id = $1
 ON CONFLICT (operator_id, entity_id) DO NOTHING
 
 -- name: vacuum_entities
--- Takes the old versions of erased rows out of the table. Not in a transaction.
-VACUUM (SKIP_LOCKED, TRUNCATE off) opdata.entities
+-- Takes the old versions of erased rows, and of batches they were in, out of the tables. Not in a
+-- transaction.
+VACUUM (SKIP_LOCKED, TRUNCATE off) opdata.entities, opdata.queued_batches
 
 -- name: sweep_entities
 -- The same for whoever waits for it: after another vacuum that is under way.
-VACUUM (TRUNCATE off) opdata.entities
+VACUUM (TRUNCATE off) opdata.entities, opdata.queued_batches
 
 -- name: change_settings
 -- A flag before each member says whether it changes.

@@ -19,10 +19,19 @@ TABLES: Final = (
     *("operators", "api_keys", "entities", "events", "event_keys", "states", "jobs"),
     *("idempotency_records", "erasure_ledger", "legal_holds", "rate_buckets", "write_marks"),
     *("audit_log", "audit_locks", "data_keys", "archive_files", "retention_leases"),
+    *("queued_batches", "queued_erasures", "queue_heads"),
 )
 """Those with an `operator_id`."""
 
-_COUNTED: Final = ("operators", "api_keys", "entities", "events", "states", "jobs")
+_COUNTED: Final = (
+    "operators",
+    "api_keys",
+    "entities",
+    "events",
+    "states",
+    "jobs",
+    "queued_batches",
+)
 _LOCK: Final = 8025411762441018  # any number that is no other program's; advisory, in this database
 _CREATE: Final = (
     # Unless whoever may not create one in this database has been given one.

@@ -38,6 +38,7 @@ from opdata.storage.postgres.connection import (
 from opdata.storage.postgres.data_keys import PostgresDataKeys
 from opdata.storage.postgres.database import Database, Transaction, first_of_page
 from opdata.storage.postgres.numbers import EntityNumbers
+from opdata.storage.postgres.queue import PostgresQueue
 from opdata.storage.postgres.schema import inspect, require_ready
 from opdata.storage.postgres.tenancy import PostgresTenancy
 from opdata.storage.postgres.writes import perform
@@ -83,6 +84,7 @@ class PostgresStore(PostgresTenancy):
         self._options = options
         self._limiter = limiter
         self._numbers = EntityNumbers()
+        self.queue = PostgresQueue(database, self._numbers, self._vacuum_soon)
         self._vacuum: asyncio.Task[None] | None = None
         self._erased = False
 

@@ -49,6 +49,9 @@ _KEYS: Final = {
     "event_keys": ("idempotency_key",),
     "states": ("entity_no", "state_key"),
     "jobs": ("job_id",),
+    "queued_batches": ("job_id",),
+    "queued_erasures": ("job_id", "external_id"),
+    "queue_heads": ("holder",),
     "idempotency_records": ("idempotency_key", "method", "path"),
     "erasure_ledger": ("entity_id",),
     "legal_holds": ("external_id",),
@@ -57,11 +60,12 @@ _KEYS: Final = {
     "api_keys": ("key_id",),
 }
 _OF_NO_OPERATOR: Final = ("master_keys", "operators")
-_BYTES: Final = ("sealed", "body")
+_BYTES: Final = ("sealed", "body", "payload")
 
 # As writes take them, claim first and job last: nobody ends up waiting for the other crosswise.
 _LOCKED: Final = (
-    *("idempotency_records", "entities", "legal_holds", "operators", "erasure_ledger"),
+    *("idempotency_records", "queue_heads", "entities", "legal_holds", "operators"),
+    *("erasure_ledger", "queued_batches", "queued_erasures"),
     *("event_keys", "events", "states", "jobs", "api_keys", "master_keys", "audit_log"),
     *("data_keys", "archive_files"),
 )

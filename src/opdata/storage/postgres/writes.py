@@ -30,19 +30,23 @@ from opdata.storage.postgres.copying import (
 )
 from opdata.storage.postgres.database import CreatedMeanwhile, Transaction, findable
 from opdata.storage.postgres.numbers import EntityNumbers
+from opdata.storage.postgres.queueing import change_queue, note_erasure
 from opdata.storage.records import operator_of
 from opdata.storage.settling import SettledEvents, TakenKeys, settle_events, settle_states
 from opdata.storage.work import (
+    Administration,
     AdoptErasures,
     AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
+    EndJob,
     EntityColumns,
     EventColumns,
     LiftHold,
     Outcome,
     PlaceHold,
+    QueueBatch,
     Reply,
     SetStates,
     UpsertEntities,
@@ -65,7 +69,7 @@ async def perform(transaction: Transaction, numbers: EntityNumbers, write: Write
         reply = await _answered(transaction, write, write.claim)
         if reply is not None:
             return reply
-    outcome = await _work(transaction, numbers, write)
+    outcome = await do_work(transaction, numbers, write)
     reply = write.finish(outcome)
     if recording and write.job is not None:
         job = write.job
@@ -102,7 +106,8 @@ async def _answered(transaction: Transaction, write: Write, claim: Claim) -> Rep
     return Reply(status, body, replayed=True)
 
 
-async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Outcome:
+async def do_work(transaction: Transaction, numbers: EntityNumbers, write: Write) -> Outcome:
+    """Do the work alone, without what stands around it."""
     match write.work:
         case UpsertEntities() as work:
             return await _upsert_entities(transaction, write, work)
@@ -110,15 +115,24 @@ async def _work(transaction: Transaction, numbers: EntityNumbers, write: Write) 
             return await _append_events(transaction, numbers, write, work)
         case SetStates() as work:
             return await _set_states(transaction, numbers, write, work)
-        case DeleteEntity() as work:
+        case QueueBatch() | EndJob() as work:
+            connection, now_ms = transaction.connection, write.now_ms
+            return await change_queue(connection, write.operator_id, now_ms, work)
+        case _ as work:
+            return await _administer(transaction, write, work)
+
+
+async def _administer(transaction: Transaction, write: Write, work: Administration) -> Outcome:
+    match work:
+        case DeleteEntity():
             return await _delete_entity(transaction, write, work)
-        case AdoptErasures() as work:
+        case AdoptErasures():
             return await _adopt_erasures(transaction, write, work)
-        case PlaceHold() as work:
+        case PlaceHold():
             return await _place_hold(transaction, write, work)
-        case LiftHold() as work:
+        case LiftHold():
             return await _lift_hold(transaction, write, work)
-        case ChangeSettings() as work:
+        case ChangeSettings():
             return await _change_settings(transaction, write, work)
 
 
@@ -337,6 +351,7 @@ async def _delete_entity(transaction: Transaction, write: Write, work: DeleteEnt
         return Outcome(held=True)
     await connection.execute(SQL["bury_entity"], *name, write.now_ms)
     await connection.execute(SQL["count_erasure"], write.operator_id)
+    await note_erasure(connection, write.operator_id, work.external_id)
     erasure = Erasure(entity_id, write.now_ms, work.reason)
     await _adopt_erasures(transaction, write, AdoptErasures([erasure]))
     return Outcome(entity_ids=[entity_id])

@@ -14,8 +14,6 @@ from opdata.storage.archive import (
     WALKED,
     ArchiveFile,
     EventKey,
-    Lease,
-    LeaseLost,
     LeaseRecord,
     OldEvent,
     OldState,
@@ -26,6 +24,7 @@ from opdata.storage.archive import (
     Tally,
     payload_bytes,
 )
+from opdata.storage.leases import Lease, LeaseLost
 from opdata.storage.reads import ScanPage
 from opdata.storage.records import Row
 from opdata.storage.sqlite.connection import SQL, one_row, scalar

@@ -22,7 +22,9 @@ _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS migrations ("
     "name TEXT NOT NULL PRIMARY KEY, applied_at_ms INTEGER NOT NULL) STRICT"
 )
-_TABLES: Final = ("operators", "api_keys", "entities", "events", "states", "jobs")
+_TABLES: Final = (
+    *("operators", "api_keys", "entities", "events", "states", "jobs", "queued_batches"),
+)
 
 
 def migrate(connection: apsw.Connection, *, dry_run: bool = False) -> Sequence[str]:

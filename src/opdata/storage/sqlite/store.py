@@ -48,6 +48,7 @@ from opdata.storage.sqlite.connection import SQL, file_of, scalar
 from opdata.storage.sqlite.data_keys import SqliteDataKeys
 from opdata.storage.sqlite.database import Database
 from opdata.storage.sqlite.limiter import Limiter
+from opdata.storage.sqlite.queue import SqliteQueue
 from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.tenancy import SqliteTenancy
 from opdata.storage.sqlite.writer import Undo
@@ -66,6 +67,7 @@ class SqliteStore(SqliteTenancy):
         self.archive = SqliteArchive(database)
         self.audit = SqliteAuditLog(database)
         self.data_keys = SqliteDataKeys(database)
+        self.queue = SqliteQueue(database)
         self._path = path
         self._file = file_of(path)
         self._limiter = Limiter(path.with_name(path.name + "-limits"))

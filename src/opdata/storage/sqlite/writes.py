@@ -24,17 +24,21 @@ from opdata.storage.settling import TakenKeys, settle_events, settle_states
 from opdata.storage.sqlite.audit import append
 from opdata.storage.sqlite.connection import SQL, scalar, the_row, write_rows
 from opdata.storage.sqlite.numbers import EntityNumbers
+from opdata.storage.sqlite.queueing import change_queue, note_erasure
 from opdata.storage.work import (
     IDEMPOTENCY_TTL_MS,
+    Administration,
     AdoptErasures,
     AppendEvents,
     ChangeSettings,
     Claim,
     DeleteEntity,
+    EndJob,
     EventColumns,
     LiftHold,
     Outcome,
     PlaceHold,
+    QueueBatch,
     Reply,
     SetStates,
     UpsertEntities,
@@ -63,7 +67,7 @@ def perform(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -
         reply = _answered(connection, write.operator_id, write.claim, write.now_ms)
         if reply is not None:
             return reply
-    outcome = _work(connection, numbers, write)
+    outcome = do_work(connection, numbers, write)
     reply = write.finish(outcome)
     if (entry := entry_of(write, outcome)) is not None:
         append(connection, write.operator_id, entry)
@@ -100,7 +104,8 @@ def _answered(
     return Reply(status, body, replayed=True)
 
 
-def _work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> Outcome:
+def do_work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> Outcome:
+    """Do the work alone, without what stands around it."""
     match write.work:
         case UpsertEntities() as work:
             return _upsert_entities(connection, write, work)
@@ -108,16 +113,26 @@ def _work(connection: apsw.Connection, numbers: EntityNumbers, write: Write) -> 
             return _append_events(connection, numbers, write, work)
         case SetStates() as work:
             return _set_states(connection, numbers, write, work)
-        case DeleteEntity() as work:
+        case QueueBatch() | EndJob() as work:
+            return change_queue(connection, write.operator_id, write.now_ms, work)
+        case _ as work:
+            return _administer(connection, numbers, write, work)
+
+
+def _administer(
+    connection: apsw.Connection, numbers: EntityNumbers, write: Write, work: Administration
+) -> Outcome:
+    match work:
+        case DeleteEntity():
             numbers.forget(write.operator_id, work.external_id)
             return _delete_entity(connection, write, work)
-        case AdoptErasures() as work:
+        case AdoptErasures():
             return _adopt_erasures(connection, write, work)
-        case PlaceHold() as work:
+        case PlaceHold():
             return _place_hold(connection, write, work)
-        case LiftHold() as work:
+        case LiftHold():
             return _lift_hold(connection, write, work)
-        case ChangeSettings() as work:
+        case ChangeSettings():
             return _change_settings(connection, write, work)
 
 
@@ -220,6 +235,7 @@ def _delete_entity(connection: apsw.Connection, write: Write, work: DeleteEntity
     if scalar(connection, "is_held", *name):
         return Outcome(held=True)
     connection.execute(SQL["bury_entity"], (write.now_ms, *name))
+    note_erasure(connection, *name)
     erasure = Erasure(entity_id, write.now_ms, work.reason)
     _adopt_erasures(connection, write, AdoptErasures([erasure]))
     return Outcome(entity_ids=[entity_id])
