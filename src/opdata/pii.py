@@ -92,6 +92,11 @@ class Sealer:
             for at, text, secret in zip(starts, external_ids, secrets, strict=True)
         ]
 
+    def knows(self, sealed: bytes) -> bool:
+        """Whether the key that this names is one of the operator's, as far as this sealer was told."""
+        key_id = sealed[1 : 1 + KEY_ID_BYTES]
+        return key_id in self._ciphers or key_id in self._lacking
+
     def open(self, external_id: str, sealed: bytes) -> bytes:
         """The secret sealed for that entity. Raises `SealBroken`, never returns anything else.
 
