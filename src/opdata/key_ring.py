@@ -75,6 +75,17 @@ class KeyRing:
             known = await self._look_up(operator_id)
         return known.sealer
 
+    async def opener(self, operator_id: int, sealed: bytes) -> Sealer:
+        """The operator's sealer, told of the key that this names if the store has it.
+
+        A rotation seals anew with a key as soon as it is stored, when a sealer that is fresh may be
+        older. Raises as `sealer` does.
+        """
+        sealer = await self.sealer(operator_id)
+        if not sealer.knows(sealed):
+            sealer = (await self._look_up(operator_id)).sealer
+        return sealer
+
     async def flush(self) -> None:
         """Write down how often keys have sealed, and give an operator a new one in good time."""
         for (operator_id, key_id), seals in list(self._seals.items()):

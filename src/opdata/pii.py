@@ -107,6 +107,11 @@ class Sealer:
         """The body sealed for that job; raises as `open` does."""
         return self._opened(self._batch_head + _prefixed(job_id.encode()), sealed)
 
+    def knows(self, sealed: bytes) -> bool:
+        """Whether the key that this names is one of the operator's, as far as this sealer was told."""
+        key_id = sealed[1 : 1 + KEY_ID_BYTES]
+        return key_id in self._ciphers or key_id in self._lacking
+
     def open(self, external_id: str, sealed: bytes) -> bytes:
         """The secret sealed for that entity. Raises `SealBroken`, never returns anything else.
 

@@ -73,6 +73,17 @@ async def test_what_was_known_before_a_rotation_is_known_after_it(api: Api) -> N
         assert (await api.data(f"/entities/{one['externalId']}"))["data"] == one["data"]
 
 
+async def test_a_server_that_knew_the_keys_a_moment_ago_opens_what_was_just_sealed_anew(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_ring, "FRESH_S", 3_600)
+    all_succeeded(await api.post("/batch/entities", PLAYERS), len(PLAYERS))
+    assert (await api.data("/entities/p00"))["data"] == PLAYERS[0]["data"]
+    await rotate_beside(api.settings, 1)
+    for one in PLAYERS:
+        assert (await api.data(f"/entities/{one['externalId']}"))["data"] == one["data"]
+
+
 async def test_the_older_key_is_needed_for_nothing_afterwards(api: Api) -> None:
     event = deposit("p00", idempotencyKey="bet-1")
     all_succeeded(await api.post("/batch/entities", PLAYERS), len(PLAYERS))

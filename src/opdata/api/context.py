@@ -99,6 +99,10 @@ class Call(Struct):
         """The operator's sealer, to be used at once."""
         return await self.services.key_ring.sealer(self.operator.operator_id)
 
+    async def opener(self, sealed: bytes) -> Sealer:
+        """The operator's sealer, for opening this at once."""
+        return await self.services.key_ring.opener(self.operator.operator_id, sealed)
+
     @property
     def external_id(self) -> str:
         """The path's external id."""

@@ -68,7 +68,7 @@ async def get_entity(call: Call) -> Reply:
 async def _opened(call: Call, entity: Entity, sealed: bytes) -> bytes:
     """The personal fields of an entity. One that was tampered with is reported, by our own id alone."""
     try:
-        return (await call.sealer()).open(entity.external_id, sealed)
+        return (await call.opener(sealed)).open(entity.external_id, sealed)
     except SealBroken:
         call.services.metrics.seal_broken()
         log.error(
