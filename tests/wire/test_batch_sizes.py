@@ -85,11 +85,3 @@ async def test_bad_items_never_stop_their_neighbours(api: Api) -> None:
     assert [error["index"] for error in data["errors"]] == list(range(0, 300, 3))
     assert [error["externalId"] for error in data["errors"]] == [f"p{n}" for n in range(0, 300, 3)]
     assert live_entities(api) == sorted(f"p{n}" for n in range(300) if n % 3)
-
-
-@pytest.mark.clause("W20", "W30")
-async def test_a_wish_for_an_asynchronous_answer_has_no_effect_yet(api: Api) -> None:
-    headers = {"Prefer": "respond-async"}
-    answer = await api.post("/batch/entities", [player("p")], headers=headers)
-    all_succeeded(answer, 1)
-    assert "preference-applied" not in answer.headers
