@@ -39,6 +39,7 @@ class Copying(apsw.Connection):
         if self.database.error is not None and self.database.fails_at_once:
             raise self.database.error
         copied = super().wal_checkpoint(dbname, mode)
+        self.database.copied.set()
         if self.database.error is not None:
             raise self.database.error
         return copied
@@ -51,7 +52,7 @@ class Database:
         self.path = path
         self.log = path.with_name(path.name + "-wal")
         self.begun, self.go_on = threading.Event(), threading.Event()
-        self.copied_by_writer = threading.Event()
+        self.copied, self.copied_by_writer = threading.Event(), threading.Event()
         self.go_on.set()
         self.error: apsw.Error | None = None
         self.fails_at_once = False
@@ -256,14 +257,19 @@ async def test_after_a_flush_that_failed_the_log_is_kept_and_the_next_start_take
 ) -> None:
     """What the system forgot of the database then, however much of it counted as copied."""
     writer = Writer(database.connect, 1)
-    database.go_on.clear()
-    await write(writer, range(COPY_AT + 10))
-    assert await set_in(database.begun)
+    await write(writer, range(5))
     forgotten = await asyncio.to_thread(database.copy)
-    database.error = apsw.IOError("x")
+    reader = connect(database.path, busy_timeout_s=0, read_only=True)
+    reader.execute("BEGIN")
+    assert len(reader.execute("SELECT n FROM t").fetchall()) == 5
+    await write(writer, range(5, COPY_AT))
+    assert await set_in(database.copied)
+    reader.execute("ROLLBACK")
+    reader.close()
+    # What the reader sees has been copied, has not been flushed, and counts as done.
+    database.error, database.fails_at_once = apsw.IOError("x"), True
     vars(database.error)["extendedresult"] = apsw.SQLITE_IOERR_FSYNC
-    database.go_on.set()
-    await write(writer, range(COPY_AT + 10, 300))
+    await write(writer, range(COPY_AT, 300))
     async with asyncio.timeout(WAIT_S):
         await writer.close()
     assert not database.copied_by_writer.is_set()

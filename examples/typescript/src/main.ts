@@ -22,6 +22,8 @@ const players = await client.call("post", "/operator-data-api/batch/entities", {
     },
   ],
 });
+// A batch that was sent with `Prefer: respond-async` has a job to wait for instead of an outcome.
+if (!("errors" in players)) throw new Error(`queued as ${players.jobId}`);
 for (const error of players.errors) {
   console.log(`refused ${error.externalId} at ${error.index}: ${error.code} ${error.message}`);
 }

@@ -17,7 +17,6 @@ from typing import Final
 
 import apsw
 
-from opdata.logs import log
 from opdata.storage.sqlite.connection import wait_when_busy
 
 _COPY_AT_PAGES: Final = 16_000  # 64 MiB of log: many changes of a page are copied back once
@@ -138,6 +137,8 @@ class Checkpoints:
         if getattr(error, "extendedresult", None) != apsw.SQLITE_IOERR_FSYNC:
             return
         self._keeps_log = True
+        from opdata.logs import log  # noqa: PLC0415 - start-up time of commands
+
         log.error(
             "flush_failed",
             advice="The disk failed. Nothing acknowledged is lost: it is in the write-ahead log, which grows "
