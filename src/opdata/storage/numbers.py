@@ -17,8 +17,8 @@ _MAX_REMEMBERED: Final = 250_000
 class KnownNumbers:
     """`entity_no` of live entities, by operator and external id. Absence is never remembered.
 
-    A mapping that was returned keeps what it has until one of its names is forgotten: to forget more
-    is to start a new one.
+    A mapping that was returned keeps what it has until one of its names is forgotten, and gets what is
+    learned later: to forget more is to start a new one.
     """
 
     def __init__(self) -> None:

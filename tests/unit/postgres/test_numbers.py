@@ -73,6 +73,18 @@ async def test_nothing_that_was_remembered_holds_after_an_erasure(names: set[str
     assert (await numbers.find(unanswered, 1, {"p2"}))["p2"] == 2
 
 
+async def test_what_others_find_later_is_not_found_by_who_has_asked() -> None:
+    """W42: of a batch, an entity that was not there when keys were taken is not there for its events."""
+    numbers = EntityNumbers()
+    await find(numbers, {"p1"})
+    slow = Slow(gone="p2")
+    slow.answer.set()
+    found = await numbers.find(cast("Connection", slow), 1, {"p1", "p2"})
+    known = await numbers.find(cast("Connection", slow), 1, {"p1"})
+    await find(numbers, {"p2", "p3"})
+    assert dict(found) == dict(known) == {"p1": 1}
+
+
 async def test_names_are_remembered_after_a_look_up() -> None:
     numbers = EntityNumbers()
     assert (await find(numbers, {"p1", "p2"}))["p2"] == 2

@@ -24,7 +24,7 @@ class EntityNumbers:
     async def find(
         self, connection: Connection, operator_id: int, names: set[str]
     ) -> Mapping[str, int]:
-        """The number of each name that is live; the mapping may hold others of the operator too."""
+        """The number of each name that is live. What others find later is not in the mapping."""
         erasures, known = self._erasures.get(operator_id), self._known.of(operator_id)
         # Not as a difference of sets, which goes through all that is known.
         unknown = list(filterfalse(known.__contains__, names))
@@ -37,21 +37,18 @@ class EntityNumbers:
             known = {}
             if len(unknown) < len(names):
                 found, erasures_then = await _look_up(connection, operator_id, list(names))
-        # Others have used the memory meanwhile: it may be of another moment now, and what was known
-        # may have been forgotten.
-        if self._learn(operator_id, erasures_then, found) is known:
-            return known
+        # Others use the memory meanwhile: it may be of another moment now, and what was known may have
+        # been forgotten. And they will: a batch that asks for one name twice gets one answer.
+        self._learn(operator_id, erasures_then, found)
         return {name: known[name] for name in names if name in known} | found
 
-    def _learn(
-        self, operator_id: int, erasures: int | None, found: Mapping[str, int]
-    ) -> Mapping[str, int]:
+    def _learn(self, operator_id: int, erasures: int | None, found: Mapping[str, int]) -> None:
         """Remember what was found as of that many erasures, and nothing that was as of another number."""
         if self._erasures.get(operator_id) != erasures:
             self._known.forget(operator_id)
             if erasures is not None:
                 self._erasures[operator_id] = erasures
-        return self._known.learn(operator_id, found)
+        self._known.learn(operator_id, found)
 
 
 async def _look_up(

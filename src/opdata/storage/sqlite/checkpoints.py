@@ -73,9 +73,7 @@ class Checkpoints:
         Readers of older snapshots hold it up, and whatever becomes of it, no commit is undone.
         """
         if self._beside is not None:
-            self._beside.join(_EMPTYING_WAIT_S)
-            if self._beside.is_alive():
-                return False
+            self._beside.join()
         if self._keeps_log:
             return False
         wait_when_busy(connection, _EMPTYING_WAIT_S)
