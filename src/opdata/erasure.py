@@ -155,7 +155,7 @@ async def replay(
                     for (name, _), result in zip(some, results, strict=True)
                     if result == "held"
                 ]
-    if erased:
+    if erased or ended:
         await store.sweep_erased()
     return Replayed(sum(map(len, erasures.values())), erased, held, ended)
 

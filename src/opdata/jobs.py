@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 from msgspec import Struct
 
 from opdata.clock import now_ms
-from opdata.errors import OpdataError, SealBroken
+from opdata.errors import OpdataError, SealBroken, Unavailable
 from opdata.ingest.chunks import Chunks, Unworkable
 from opdata.key_ring import KeyRing
 from opdata.logs import log
 from opdata.model import BatchResult, JobError, JobType
+from opdata.pii import Sealer
 from opdata.storage.base import Store
 from opdata.storage.leases import Lease, LeaseLost, new_holder
 from opdata.storage.queue import ErasedMeanwhile, QueuedBatch
@@ -46,6 +47,17 @@ _ALL: Final = 0
 
 Turns = Callable[[int], AbstractAsyncContextManager[None]]
 """Waits for the operator's turn at executing, and has it for the length of the block. Raises `Busy`."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log what goes wrong here: it neither ends the worker nor takes the place of what is under way."""
+    try:
+        yield
+    except OpdataError:
+        pass  # a database or a lease that is away, of which the next one who needs it is told
+    except Exception:  # noqa: BLE001 - see above
+        log.exception("queue_failed")
 
 
 class _Rest(Struct):
@@ -127,7 +139,9 @@ class Worker:
             self._let_rest(operator_id)
             await self._give_up(operator_id, batch, _BROKEN_SEAL)
         except OpdataError as error:
-            log.warning("job_waits", operator_id=operator_id, reason=error.message)
+            cause = error.__cause__
+            reason = error.message if cause is None else f"{type(cause).__name__}: {cause}"
+            log.warning("job_waits", operator_id=operator_id, reason=reason)
             self._let_rest(operator_id)
         except Exception:  # noqa: BLE001 - a fault that one batch brings out must not end the worker
             log.exception("job_broke", operator_id=operator_id, job_id=batch and batch.job_id)
@@ -152,13 +166,13 @@ class Worker:
         try:
             yield
         except BaseException:
-            with suppress(OpdataError):  # it expires
+            with _told():  # it expires
                 await self._queue.give_back(self._lease(operator_id))
             raise
 
     async def _work_off(self, operator_id: int, batch: QueuedBatch) -> None:
         """Do all chunks that are left. Raises `Unworkable`, `SealBroken`, `LeaseLost`, `Busy`, `Unavailable`."""
-        chunks = Chunks(batch, await self._key_ring.sealer(operator_id))
+        chunks = Chunks(batch, await self._sealer(operator_id))
         for start in chunks.starts:
             async with self._turns(operator_id):
                 result = await self._write(operator_id, chunks, start)
@@ -168,7 +182,7 @@ class Worker:
         """Write a chunk, without the entities that turn out to have been erased since (W51)."""
         erased = frozenset[str]()
         while True:
-            draft = chunks.draft(start, erased, await self._key_ring.sealer(operator_id))
+            draft = chunks.draft(start, erased, await self._sealer(operator_id))
             write = Write(operator_id, now_ms(), draft.work, draft.finish)
             try:
                 await self._queue.work_off(self._lease(operator_id), draft.chunk(write))
@@ -176,6 +190,14 @@ class Worker:
                 erased |= error.names
             else:
                 return chunks.add(draft)
+
+    async def _sealer(self, operator_id: int) -> Sealer:
+        """The operator's sealer. Raises `Unavailable` where its data key does not open, for that can be mended."""
+        try:
+            return await self._key_ring.sealer(operator_id)
+        except SealBroken as error:
+            message = "The operator's data key does not open"
+            raise Unavailable(message) from error
 
     async def _give_up(self, operator_id: int, batch: QueuedBatch | None, error: JobError) -> None:
         """Fail a job that meets the same thing again and again: it would hold up those behind it."""
@@ -187,7 +209,7 @@ class Worker:
         del self._tries[batch.job_id]
         if error is _BROKEN_SEAL:
             self._seal_broken()
-        with suppress(OpdataError):
+        with _told():
             await self._fail(operator_id, batch.job_id, error)
 
     async def _fail(self, operator_id: int, job_id: str, error: JobError) -> None:
@@ -218,7 +240,7 @@ class Worker:
                         await over.wait()
                         return
                 # Lost or not, the next chunk is told.
-                with suppress(OpdataError):
+                with _told():
                     await self._queue.renew(self._lease(operator_id))
 
         renewing = asyncio.create_task(renew())

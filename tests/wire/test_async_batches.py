@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,6 +233,24 @@ async def test_a_queued_batch_is_sealed_and_in_no_other_shape(api: Api) -> None:
     await let_go(api)
     await done(api, job_id)
     assert (await api.data("/entities/p"))["data"]["email"] == "canary@example.com"
+
+
+async def test_the_sealed_payload_of_a_cancelled_batch_goes_as_soon_as_an_erased_record_does(
+    api: Api,
+) -> None:
+    """W51: somebody may be in it who was erased while it waited."""
+    await hold(api)
+    data_of(await api.post("/entities", player("p")), 201)
+    job_id = await accepted(await api.post("/batch/entities", [player("p")], headers=ASYNC))
+    [(payload,)] = api.rows("SELECT payload FROM queued_batches")
+    data_of(await api.delete("/entities/p"))
+
+    data_of(await api.delete(f"/batch/jobs/{job_id}"))
+
+    deadline = time.monotonic() + api.stored.erased_within_s
+    while bytes(payload) in await asyncio.to_thread(api.stored.held_bytes, "queued_batches"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_the_batches_of_a_suspended_operator_wait(apis: tuple[Api, Api]) -> None:

@@ -118,7 +118,7 @@ async def _ingest(call: Call, kind: str, checked: Checked, job: JobDraft | None 
         return Reply(200, encode.success(data), job_output=output.decode() if job else None)
 
     reply = await call.write(checked.work, finish, job=job, dry_run=dry_run)
-    if not results:
+    if reply.replayed:
         return _with_location(call, reply)
     if not dry_run:
         call.services.metrics.items(kind, results[-1])

@@ -9,7 +9,9 @@ from typing import Final
 RESPOND_ASYNC: Final = "respond-async"
 
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
-_PREFERENCE: Final = re.compile(rf'(?:{_QUOTED}|[^",])+')
+# A quote that is never closed takes all that follows, at once: no header costs more than its length.
+_PREFERENCE: Final = re.compile(rf'(?:{_QUOTED}|[^",]|".*)+', re.DOTALL)
+_MAX_CHARS: Final = 1_000
 _TOKEN: Final = re.compile(
     r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*([^\s;]*))?\s*(?:;.*)?", re.DOTALL
 )
@@ -18,8 +20,11 @@ _TOKEN: Final = re.compile(
 def prefers(header: str, token: str) -> bool:
     """Whether a preference that takes no value is expressed in the header, or in several joined by commas.
 
-    Names do not mind case, and parameters are ignored, as is one that came with a value.
+    Names do not mind case, and parameters are ignored, as is one that came with a value, and a header
+    of more than 1,000 characters.
     """
+    if len(header) > _MAX_CHARS:
+        return False
     return any(name == token and value in {"", '""'} for name, value in _preferences(header))
 
 

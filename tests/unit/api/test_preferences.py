@@ -37,6 +37,9 @@ def test_a_preference_is_found_wherever_it_stands(header: str) -> None:
         "foo=respond-async",
         'foo="a, respond-async"',
         "respond-async=no",
+        'foo="a, respond-async',
+        "respond-async, " + "x" * 1_000,
+        '"' + '\\"' * 30_000,
     ],
 )
 def test_what_only_looks_like_it_is_another_one(header: str) -> None:

@@ -136,4 +136,7 @@ class PostgresQueue:
         async def work(transaction: Transaction) -> Job | None:
             return (await end_job(transaction.connection, operator_id, at_ms, ending)).job
 
-        return await self._database.transaction(work, operator_id=operator_id)
+        job = await self._database.transaction(work, operator_id=operator_id)
+        if job is not None:
+            self._sweep()
+        return job

@@ -62,7 +62,7 @@ from opdata.storage.records import (
     state_of,
 )
 from opdata.storage.scans import AFTER_ANY_NAME, WALKED_ENTITIES, event_page, state_page
-from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, EndJob, Reply, Write
 
 T = TypeVar("T")
 
@@ -128,7 +128,9 @@ class PostgresStore(PostgresTenancy):
         reply = await self._database.transaction(
             work, operator_id=write.operator_id, undo=write.dry_run
         )
-        erased = isinstance(write.work, DeleteEntity) and not (write.dry_run or reply.replayed)
+        # A batch that is not worked off may hold somebody who was erased meanwhile.
+        erasing = isinstance(write.work, DeleteEntity | EndJob)
+        erased = erasing and not (write.dry_run or reply.replayed)
         if erased and reply.status == HTTPStatus.OK:
             self._vacuum_soon()
         return reply

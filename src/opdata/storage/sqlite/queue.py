@@ -122,6 +122,9 @@ class SqliteQueue:
 
     async def _end(self, operator_id: int, work: EndJob, at_ms: int) -> Job | None:
         def task(connection: apsw.Connection) -> Job | None:
-            return end_job(connection, operator_id, at_ms, work).job
+            job = end_job(connection, operator_id, at_ms, work).job
+            if job is not None:
+                self._database.writer.truncate_log()
+            return job
 
         return await self._database.write(task)

@@ -53,7 +53,7 @@ from opdata.storage.sqlite.schema import inspect, require_migrated
 from opdata.storage.sqlite.tenancy import SqliteTenancy
 from opdata.storage.sqlite.writer import Undo
 from opdata.storage.sqlite.writes import perform, with_events_checked
-from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, Reply, Write
+from opdata.storage.work import IDEMPOTENCY_TTL_MS, DeleteEntity, EndJob, Reply, Write
 
 _PURGE_STEP: Final = 1_000
 
@@ -104,7 +104,7 @@ class SqliteStore(SqliteTenancy):
             reply = perform(connection, self._database.writer.numbers, ready)
             if write.dry_run:
                 raise Undo(reply)
-            if isinstance(write.work, DeleteEntity):
+            if isinstance(write.work, DeleteEntity | EndJob):
                 self._database.writer.truncate_log()
             return reply
 
