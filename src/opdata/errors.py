@@ -17,6 +17,12 @@ class OpdataError(Exception):
         self.message = message or (type(self).__doc__ or "").strip()
         super().__init__(self.message)
 
+    @property
+    def reason(self) -> str:
+        """For the log of whoever runs the server: what has caused it, else what it says."""
+        cause = self.__cause__
+        return self.message if cause is None else f"{type(cause).__name__}: {cause}"
+
 
 class StartupError(OpdataError):
     """The command cannot start."""

@@ -56,7 +56,7 @@ def _told() -> Iterator[None]:
         yield
     except OpdataError:
         pass  # a database or a lease that is away, of which the next one who needs it is told
-    except Exception:  # noqa: BLE001 - see above
+    except Exception:  # noqa: BLE001 - whatever it is, the worker goes on
         log.exception("queue_failed")
 
 
@@ -139,9 +139,7 @@ class Worker:
             self._let_rest(operator_id)
             await self._give_up(operator_id, batch, _BROKEN_SEAL)
         except OpdataError as error:
-            cause = error.__cause__
-            reason = error.message if cause is None else f"{type(cause).__name__}: {cause}"
-            log.warning("job_waits", operator_id=operator_id, reason=reason)
+            log.warning("job_waits", operator_id=operator_id, reason=error.reason)
             self._let_rest(operator_id)
         except Exception:  # noqa: BLE001 - a fault that one batch brings out must not end the worker
             log.exception("job_broke", operator_id=operator_id, job_id=batch and batch.job_id)

@@ -135,7 +135,13 @@ class _Exchange:
             reply = await self._handle(endpoint, receive)
         except WireError as error:
             if isinstance(error, Unavailable) and not isinstance(error, Busy):
-                self._log_cause(error)
+                # The client is told to come back; whoever runs the server is told why.
+                log.warning(
+                    "unavailable",
+                    request_id=self._request_id,
+                    endpoint=self._name,
+                    reason=error.reason,
+                )
             if isinstance(error, RequestTimeout):
                 self._services.door.turned_away("body_timeout")
             await self.refuse(send, error)
@@ -153,12 +159,6 @@ class _Exchange:
             if reply.replayed:
                 self._answer_headers.append(("idempotent-replayed", "true"))
             await self._send(send, reply)
-
-    def _log_cause(self, error: Unavailable) -> None:
-        # The client is told to come back; whoever runs the server is told why.
-        cause = error.__cause__
-        reason = error.message if cause is None else f"{type(cause).__name__}: {cause}"
-        log.warning("unavailable", request_id=self._request_id, endpoint=self._name, reason=reason)
 
     async def refuse(self, send: Send, error: WireError) -> None:
         """Answer an error."""
